@@ -1,0 +1,1 @@
+"""A Gymnasium environment library for agents that think with videos."""

@@ -229,6 +229,15 @@ def visual_tokens(frames: int, size: FrameSize, *, grid_px: int) -> int:
     return temporal_pairs(frames) * (size.height // grid_px) * (size.width // grid_px)
 
 
+def approximate_text_tokens(text: str) -> int:
+    """Text tokens without a tokenizer: four UTF-8 bytes each, rounded up.
+
+    >>> approximate_text_tokens("Which digit?"), approximate_text_tokens("")
+    (3, 0)
+    """
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
 QWEN2_5_VL = Budget(
     name="qwen2.5-vl",
     patch_px=14,

@@ -1,0 +1,34 @@
+# Every target builds .venv when it has to, and is quick when it stands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Threads that spin for a shared core cost more than they give.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint types docs bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## Make tasks, let agents play them, write a report.
+	$(BIN)/videoseek demo
+
+test: $(READY)  ## Run all tests and doctests.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)  ## Style, import arrows, strict types, spelling.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+bench: $(READY)  ## Print the figures of docs/BENCHMARKS.md.
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove what the other targets made.
+	rm -rf $(VENV) .core-venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,94 @@
+"""Policies that need no model: a random one, and an oracle."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from videoseek_env.action import MIN_CROP_SECONDS, write_answer, write_crop
+from videoseek_env.segment import Segment
+from videoseek_env.session import Observation
+from videoseek_env.task import TaskKind, VideoTask
+from videoseek_env.video.clip import STRATEGIES
+
+_OPTION = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
+
+
+def read_options(text: str) -> dict[str, str]:
+    """The options of a question as the agent reads them, by letter.
+
+    >>> read_options("Which colour?\\nA. red\\nB. blue")
+    {'A': 'red', 'B': 'blue'}
+    """
+    return dict(_OPTION.findall(text))
+
+
+class RandomPolicy:
+    """Crops anywhere or answers anything, half of the time each."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng()
+        self._letters: list[str] = []
+        self._end_seconds = 0.0
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin an episode."""
+        self._rng = np.random.default_rng(seed)
+        self._letters = []
+
+    def act(self, observation: Observation) -> str:
+        """A random crop, or a random answer."""
+        clip = observation.clip
+        if clip is not None and clip.strategy == "overview":
+            self._letters = list(read_options(observation.text))
+            self._end_seconds = clip.segment.end_seconds
+        if self._end_seconds > MIN_CROP_SECONDS and self._rng.random() < 0.5:
+            strategy = STRATEGIES[self._rng.integers(len(STRATEGIES))]
+            return write_crop("Anywhere.", self._any_segment(), strategy)
+        return write_answer("Anything.", self._any_answer())
+
+    def _any_segment(self) -> Segment:
+        start = self._rng.uniform(0, self._end_seconds - MIN_CROP_SECONDS)
+        end = self._rng.uniform(start + MIN_CROP_SECONDS, self._end_seconds)
+        return Segment(round(start, 1), max(round(end, 1), round(start, 1) + MIN_CROP_SECONDS))
+
+    def _any_answer(self) -> str:
+        if self._letters:
+            return str(self._rng.choice(self._letters))
+        segment = self._any_segment()
+        return write_segment(segment)
+
+
+def write_segment(segment: Segment) -> str:
+    """A temporal-grounding answer.
+
+    >>> write_segment(Segment(2.0, 4.0))
+    '{"temporal_segment": [2.0, 4.0]}'
+    """
+    return f'{{"temporal_segment": [{segment.start_seconds}, {segment.end_seconds}]}}'
+
+
+class OraclePolicy:
+    """Crops every clue that needs a crop, then gives the right answer: the demonstrator."""
+
+    def __init__(self) -> None:
+        self._replies: list[str] = []
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin an episode."""
+        self._replies = []
+
+    def reveal(self, task: VideoTask) -> None:
+        """Learn the clues and the answer."""
+        if task.kind in (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL):
+            self._replies += [
+                write_crop(f"The clue is at {clue}.", clue, "fine") for clue in task.clues
+            ]
+        is_grounding = task.kind is TaskKind.TEMPORAL_GROUNDING
+        answer = write_segment(task.clues[0]) if is_grounding else task.answer
+        self._replies.append(write_answer("I have seen what I need.", answer))
+
+    def act(self, observation: Observation) -> str:
+        """The next crop, then the answer; the last reply again if the episode goes on."""
+        return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]

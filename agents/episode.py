@@ -1,0 +1,74 @@
+"""One finished episode: who played, what happened, what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewards.reward import Reward
+from videoseek_env.errors import TrajectoryError
+from videoseek_env.trajectory import Trajectory, read_jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A trajectory with its policy, seed, reward and cost."""
+
+    policy: str
+    """The policy's name."""
+    seed: int
+    """What the policy's randomness was seeded with."""
+    trajectory: Trajectory
+    reward: Reward
+    seconds: float
+    """Wall-clock time, decoding included."""
+    error: str | None = None
+    """What the policy or the decoder raised; None in a sound episode."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The episode as JSON-serialisable fields; `from_dict` reads them back."""
+        return {
+            "policy": self.policy,
+            "seed": self.seed,
+            "reward": {"value": self.reward.value, "parts": dict(self.reward.parts)},
+            "seconds": self.seconds,
+            "error": self.error,
+            "trajectory": self.trajectory.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Episode:
+        """Read an episode from the fields that `to_dict` writes.
+
+        Raises:
+            TrajectoryError: If a field is missing or of the wrong type.
+        """
+        try:
+            reward = fields["reward"]
+            return cls(
+                policy=str(fields["policy"]),
+                seed=int(fields["seed"]),
+                trajectory=Trajectory.from_dict(fields["trajectory"]),
+                reward=Reward(float(reward["value"]), dict(reward["parts"])),
+                seconds=float(fields["seconds"]),
+                error=fields["error"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, TrajectoryError):
+                raise
+            raise TrajectoryError(f"not a saved episode: {type(error).__name__}: {error}") from error
+
+
+def read_episodes(path: str | Path) -> Iterator[Episode]:
+    """Stream the episodes of a JSON Lines file.
+
+    Raises:
+        TrajectoryError: On a broken line; it names the file and the line.
+    """
+    for number, record in read_jsonl(path):
+        try:
+            yield Episode.from_dict(record)
+        except TrajectoryError as error:
+            raise TrajectoryError(f"{path}:{number}: {error}") from error

@@ -1,0 +1,27 @@
+"""Whoever acts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from videoseek_env.session import Observation
+    from videoseek_env.task import VideoTask
+
+
+class Policy(Protocol):
+    """Plays episodes, one at a time."""
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin an episode. All randomness of the episode comes from `seed`."""
+
+    def act(self, observation: Observation) -> str:
+        """Write the reply to an observation."""
+
+
+@runtime_checkable
+class PrivilegedPolicy(Policy, Protocol):
+    """A policy that may look at the answer and the clues: an oracle, a demonstrator."""
+
+    def reveal(self, task: VideoTask) -> None:
+        """Learn the task, after `reset` and before the first observation."""
