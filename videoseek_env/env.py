@@ -17,7 +17,7 @@ from videoseek_env.render import Window, render_ansi, render_rgb
 from videoseek_env.session import CHARS_PER_TOKEN, Observation, SessionConfig, VideoSession
 from videoseek_env.spaces import ClipSpace, UnicodeText
 from videoseek_env.task import VideoTask
-from videoseek_env.trajectory import EndReason, Trajectory
+from videoseek_env.trajectory import Trajectory
 from videoseek_env.video import Backend, ClipCache, VideoReader, open_video
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
@@ -53,8 +53,8 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         `<answer>..</answer>`. Any string is survivable; one over the budget's limit is cut, which
         ends the episode.
     Reward: 0 until the last step, which pays `reward(trajectory).value`.
-    Termination: the agent answered.
-    Truncation: every other end: turns, clips or context ran out, or a reply that is no action.
+    Termination: the agent's reply ended the episode: an answer, no action at all, or a reply too long.
+    Truncation: turns, clips or context ran out.
     Info: `task_id`, `kind`, `turns`, `malformed_replies`, `context_tokens`, `visual_tokens`,
         `system_prompt` (reset only), and from the last step `end_reason`, `reward_parts` and
         `trajectory`.
@@ -239,7 +239,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
     ) -> tuple[ObservationDict, float, bool, bool, dict[str, Any]]:
         self._is_over = True
         trajectory = session.trajectory
-        answered = session.end_reason is EndReason.ANSWERED
+        truncated = session.end_reason is not None and session.end_reason.is_exceeded
         score = self._reward(trajectory)
         self._observation = Observation(f"The episode is over: {session.end_reason}.")
         info = self._info() | {
@@ -248,7 +248,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
             "trajectory": trajectory,
         }
         self._show()
-        return self._observation_dict(), float(score.value), answered, not answered, info
+        return self._observation_dict(), float(score.value), not truncated, truncated, info
 
     def _info(self) -> dict[str, Any]:
         trajectory = self.session.trajectory

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from videoseek_env.errors import VideoDecodeError
+from videoseek_env.video.decord_reader import DecordReader
+from videoseek_env.video.frame_folder import FrameFolderReader
+from videoseek_env.video.info import VideoInfo
+from videoseek_env.video.pyav_reader import PyAVReader
+
+__all__ = ["Backend", "VideoInfo", "VideoReader", "open_video"]
+
 Backend = Literal["auto", "pyav", "decord"]
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What a video is."""
-
-    frame_count: int
-    duration_seconds: float
-    """From the first frame's start to the last frame's end."""
-    start_seconds: float
-    """Presentation time of the first frame; not always zero."""
-    height: int
-    """Pixels, after rotation."""
-    width: int
-    """Pixels, after rotation."""
-    fps: float
-    """Average frames per second; the timestamps are the truth."""
-    codec: str
-    """Such as "h264"; "frames" for a folder of images."""
-
-    @property
-    def end_seconds(self) -> float:
-        """End of the timeline: when the last frame's display ends."""
-        return self.start_seconds + self.duration_seconds
+"""`auto` takes the decoder that is right for the file, PyAV when both are."""
 
 
 class VideoReader(Protocol):
@@ -42,15 +28,19 @@ class VideoReader(Protocol):
     @property
     def path(self) -> str:
         """The file or folder."""
+
     @property
     def backend(self) -> str:
         """The decoder's name."""
+
     @property
     def info(self) -> VideoInfo:
         """What the video is."""
+
     @property
     def timestamps(self) -> npt.NDArray[np.float64]:
         """Presentation time of each frame in seconds, ascending, read-only, [frame_count]."""
+
     @property
     def keyframe_indices(self) -> npt.NDArray[np.int64]:
         """Indices of the frames that decode by themselves, ascending, read-only, [K]."""
@@ -70,6 +60,7 @@ class VideoReader(Protocol):
 
         Raises:
             IndexError: If an index is outside the video.
+            ValueError: If only one of height and width is given, or one is not positive.
             VideoDecodeError: If a frame can't be decoded.
         """
 
@@ -78,6 +69,36 @@ class VideoReader(Protocol):
 
 
 def open_video(
-    path: str, backend: Backend = "auto", *, frame_fps: float | None = None
+    path: str | os.PathLike[str],
+    backend: Backend = "auto",
+    *,
+    frame_fps: float | None = None,
+    threads: int | None = None,
 ) -> VideoReader:
-    """(helper writes this)"""
+    """Open a video file, or a folder of frames.
+
+    Args:
+        path: A video file, or a folder of .jpg and .png frames in natural order.
+        backend: The decoder.
+        frame_fps: Frames per second of a folder of frames; None means 4. Only for folders.
+        threads: Most threads that one `read` may use; None means one per core.
+
+    Raises:
+        VideoDecodeError: If the file can't be decoded, or not with this backend.
+        ValueError: If an argument makes no sense.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    name = os.fspath(path)
+    if Path(name).is_dir():
+        if backend == "decord":
+            cause, remedy = "decord reads no folders", 'Open it with backend="auto".'
+            raise VideoDecodeError(name, backend, cause, remedy)
+        return FrameFolderReader(name, frame_fps=frame_fps, threads=threads)
+    if frame_fps is not None:
+        raise ValueError(f"frame_fps is for folders of frames, and {name} is none")
+    if backend == "decord":
+        return DecordReader(name, threads=threads)
+    return PyAVReader(name, threads=threads)

@@ -1,0 +1,122 @@
+"""Is this machine ready? Versions, codecs, decoders, extras."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from videoseek_env.errors import VideoSeekError
+from videoseek_env.video import open_video
+
+_CORE = ("videoseek-env", "gymnasium", "numpy", "av", "platformdirs")
+_CODECS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+_EXTRAS = {
+    "cli": ("tyro", "rich", "jinja2"),
+    "render": ("pygame",),
+    "testing": ("hypothesis",),
+    "agents": ("torch", "transformers", "accelerate", "safetensors"),
+    "wandb": ("wandb",),
+    "sb3": ("stable-baselines3",),
+    "tianshou": ("tianshou",),
+    "pettingzoo": ("pettingzoo",),
+    "trl": ("trl",),
+    "openenv": ("openenv-core",),
+    "verifiers": ("verifiers",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    is_ok: bool
+    is_required: bool
+    detail: str
+    """The version, or what is wrong and the command that mends it."""
+
+
+def run_doctor() -> int:
+    """Print every check.
+
+    Returns:
+        0 if all that the core needs is there, else 1.
+    """
+    checks = [*check_core(), *check_codecs(), *check_decord(), *check_extras()]
+    table = Table(title=f"Python {platform.python_version()} on {platform.platform()}")
+    for column in ("", "what", "detail"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        sign = "[green]ok[/]" if check.is_ok else "[red]no[/]" if check.is_required else "[dim]-[/]"
+        table.add_row(sign, check.name, check.detail)
+    console = Console()
+    console.print(table)
+    is_ready = all(check.is_ok for check in checks if check.is_required)
+    console.print("Ready: try `videoseek demo`." if is_ready else "Not ready: see the lines above.")
+    return 0 if is_ready else 1
+
+
+def check_core() -> Iterator[Check]:
+    """The packages that every part needs."""
+    for package in _CORE:
+        version = _version(package)
+        yield Check(package, version is not None, True, version or f"pip install {package}")
+
+
+def check_codecs() -> Iterator[Check]:
+    """Write a small video with each codec and read it back. Only H.264 is required."""
+    with tempfile.TemporaryDirectory() as folder:
+        for codec, encoder in _CODECS.items():
+            is_required = codec == "h264"
+            path = Path(folder) / f"{codec}.mkv"
+            try:
+                _write_grey(path, encoder)
+                frames = open_video(path).read([0, 3])
+                is_ok = frames.shape == (2, 64, 64, 3) and abs(int(frames.mean()) - 128) < 8
+                detail = "decodes" if is_ok else "decodes to wrong pixels: reinstall the package av"
+            except (VideoSeekError, av.FFmpegError, ValueError) as error:
+                is_ok, detail = False, f"{error} (reinstall with: pip install --force-reinstall av)"
+            yield Check(f"{codec} through PyAV", is_ok, is_required, detail)
+
+
+def check_decord() -> Iterator[Check]:
+    """The second decoder, which has wheels for x86-64 Linux and Windows only."""
+    version = _version("decord")
+    yield Check("decord", version is not None, False, version or "optional: pip install decord")
+
+
+def check_extras() -> Iterator[Check]:
+    """What the optional parts need."""
+    for extra, packages in _EXTRAS.items():
+        versions = {package: _version(package) for package in packages}
+        is_ok = None not in versions.values()
+        found = ", ".join(f"{package} {version}" for package, version in versions.items())
+        command = f"pip install 'videoseek-env[{extra}]'"
+        yield Check(f"extra {extra}", is_ok, False, found if is_ok else command)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _write_grey(path: Path, encoder: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(4):
+            grey = np.full((64, 64, 3), 128, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode(None))

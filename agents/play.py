@@ -1,0 +1,113 @@
+"""A person plays: types the replies, looks at the pictures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from rich.console import Console
+
+from envs.registration import make_video_seek
+from videoseek_env.action import write_crop
+from videoseek_env.datasets import load_tasks
+from videoseek_env.env import VideoSeekEnv
+from videoseek_env.errors import SegmentError
+from videoseek_env.render import Window, render_ansi, render_rgb
+from videoseek_env.segment import Segment
+from videoseek_env.trajectory import write_trajectories
+from videoseek_env.video.clip import STRATEGIES
+
+if TYPE_CHECKING:
+    from agents.cli import Play
+
+_HELP = (
+    "Type [bold]crop START END coarse|medium|fine[/], [bold]answer TEXT[/], or a whole reply with "
+    "tags; [bold]quit[/] to stop."
+)
+_CROP = re.compile(rf"crop\s+(\S+)\s+(\S+)\s+({'|'.join(STRATEGIES)})", re.IGNORECASE)
+_ANSWER = re.compile(r"answer\s+(.+)", re.IGNORECASE | re.DOTALL)
+
+
+def run_play(config: Play) -> int:
+    """Play one episode on the terminal.
+
+    Returns:
+        0 if the episode came to an end, 1 if the person stopped it.
+    """
+    console = Console(highlight=False)
+    tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
+    env = make_video_seek(tasks, budget=config.budget, max_turns=config.max_turns)
+    window = Window("VideoSeek") if config.window else None
+    try:
+        options = {"task_id": config.task} if config.task else None
+        _, info = env.reset(seed=config.seed, options=options)
+        console.print(info["system_prompt"], style="dim", markup=False)
+        console.print(_HELP)
+        is_over, turn = "end_reason" in info, 0
+        while not is_over:
+            _show(console, env, window, config.out, turn)
+            line = _ask()
+            if line is None:
+                env.session.abandon()
+                break
+            *_, terminated, truncated, info = env.step(as_reply(line))
+            is_over, turn = terminated or truncated, turn + 1
+        _finish(console, env, info, config.out)
+        return 0 if is_over else 1
+    finally:
+        env.close()
+        if window is not None:
+            window.close()
+
+
+def as_reply(line: str) -> str:
+    """What a person types, in the grammar; anything else is sent as it is.
+
+    >>> as_reply("answer B")
+    '<think>I looked.</think><answer>B</answer>'
+    """
+    if crop := _CROP.fullmatch(line.strip()):
+        try:
+            segment = Segment(float(crop[1]), float(crop[2]))
+        except (SegmentError, ValueError):
+            return line
+        strategy = next(known for known in STRATEGIES if known == crop[3].lower())
+        return write_crop("I look closer.", segment, strategy)
+    if answer := _ANSWER.fullmatch(line.strip()):
+        return f"<think>I looked.</think><answer>{answer[1]}</answer>"
+    return line
+
+
+def _ask() -> str | None:
+    try:
+        line = input("> ")
+    except (EOFError, KeyboardInterrupt):
+        return None
+    return None if line.strip() in ("quit", "exit") else line
+
+
+def _show(
+    console: Console, env: VideoSeekEnv, window: Window | None, folder: Path, turn: int
+) -> None:
+    trajectory, observation = env.session.trajectory, env.observation
+    picture = render_rgb(trajectory, observation.clip)
+    path = folder / f"observation_{turn}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    av.VideoFrame.from_ndarray(picture, format="rgb24").save(path)
+    if window is not None:
+        window.show(picture)
+    console.print(observation.text, markup=False)
+    console.print(f"The frames are in {path}", style="dim", markup=False)
+
+
+def _finish(console: Console, env: VideoSeekEnv, info: dict[str, object], folder: Path) -> None:
+    trajectory = env.session.trajectory
+    print(render_ansi(trajectory, None))
+    task = trajectory.task
+    console.print(f"The right answer: {task.answer or task.clues[0]}", markup=False)
+    if "reward_parts" in info:
+        console.print(f"Reward parts: {info['reward_parts']}", markup=False)
+    write_trajectories(folder / "trajectories.jsonl", [trajectory])
+    console.print(f"Appended to {folder / 'trajectories.jsonl'}", style="dim", markup=False)

@@ -1,0 +1,12 @@
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic_video import write_video
+
+
+@pytest.fixture(scope="session")
+def minute_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute at 10 frames per second, 128 x 96 pixels, a keyframe every 5 s, barcoded."""
+    path = tmp_path_factory.mktemp("videos") / "minute.mp4"
+    return write_video(path, 600, fps=10, gop_frames=50)

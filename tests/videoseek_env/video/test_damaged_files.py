@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.synthetic_video import UNREADABLE, read_barcode, write_audio
+from videoseek_env.errors import VideoDecodeError
+from videoseek_env.video import Backend, open_video
+
+VideoFactory = Callable[[str], Path]
+
+BACKENDS: tuple[Backend, ...] = ("auto", "pyav", "decord")
+
+
+def _cut(source: Path, target: Path, share: float) -> Path:
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+def _damaged(kind: str, folder: Path, video: VideoFactory) -> Path:
+    path = folder / "damaged.mp4"
+    match kind:
+        case "missing":
+            pass
+        case "empty":
+            path.write_bytes(b"")
+        case "text":
+            path.write_text("this is no video\n" * 100)
+        case "zeros":
+            path.write_bytes(bytes(5000))
+        case "cut media":
+            _cut(video("faststart.mp4"), path, 0.6)
+        case "cut tail":
+            _cut(video("faststart.mp4"), path, 0.99)
+        case "no moov":
+            _cut(video("h264.mp4"), path, 0.6)
+        case "cut moov":
+            _cut(video("h264.mp4"), path, 0.98)
+        case "cut header":
+            _cut(video("h264.mp4"), path, 0.001)
+        case "cut fragment":
+            _cut(video("fragmented.mp4"), path, 0.7)
+        case "cut mkv":
+            return _cut(video("h264.mkv"), folder / "damaged.mkv", 0.7)
+        case "cut mkv header":
+            return _cut(video("h264.mkv"), folder / "damaged.mkv", 0.005)
+        case "audio only":
+            return write_audio(folder / "damaged.m4a")
+        case "folder without images":
+            path.mkdir()
+    return path
+
+
+CAUSES = {
+    "missing": "no such file",
+    "empty": "the file is empty",
+    "text": "opening it failed",
+    "zeros": "opening it failed",
+    "cut media": "truncated",
+    "cut tail": "truncated",
+    "no moov": "truncated|no moov box",
+    "cut moov": "truncated",
+    "cut header": "no moov|opening it failed",
+    "cut fragment": "truncated",
+    "cut mkv": "truncated",
+    "cut mkv header": "truncated|opening it failed",
+    "audio only": "no video stream",
+    "folder without images": "no .jpg or .png images|decord reads no folders",
+}
+
+
+@pytest.mark.parametrize("kind", CAUSES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_no_video_is_refused_at_once(
+    tmp_path: Path, video: VideoFactory, kind: str, backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = _damaged(kind, tmp_path, video)
+    begun = time.monotonic()
+    with pytest.raises(VideoDecodeError, match=CAUSES[kind]) as caught:
+        open_video(path, backend)
+    assert time.monotonic() - begun < 2
+    assert caught.value.path == str(path)
+    assert caught.value.backend == ("pyav" if backend == "auto" else backend)
+    assert caught.value.remedy
+    assert capfd.readouterr().err == ""
+
+
+def _barcodes_or_none(path: Path, indices: list[int]) -> list[int] | None:
+    """What is read, or None where that is refused."""
+    try:
+        return [read_barcode(frame) for frame in open_video(path, "pyav").read(indices)]
+    except VideoDecodeError:
+        return None
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm", "av1.mp4", "h264.ts"])
+def test_corrupt_bytes_never_give_another_frame(
+    tmp_path: Path, video: VideoFactory, name: str
+) -> None:
+    source = video(name)
+    sound = source.read_bytes()
+    count = open_video(source).info.frame_count
+    rng = np.random.default_rng(7)
+    path = tmp_path / name
+    for _ in range(25):
+        data = bytearray(sound)
+        for place in rng.integers(0, len(data), 4):
+            data[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        indices = rng.integers(0, count, 3).tolist()
+        for index in indices:
+            read = _barcodes_or_none(path, [index])
+            assert read in (None, [index], [UNREADABLE])

@@ -1,0 +1,174 @@
+"""Exact frames out of one open container: seek where that is cheaper, else decode on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import av
+from av import Packet, VideoFrame
+
+from videoseek_env.errors import VideoDecodeError
+from videoseek_env.video.index import VideoIndex
+from videoseek_env.video.packets import NO_TIME
+from videoseek_env.video.probe import REENCODE_FILE, decode_errors, open_stream
+
+BACKEND = "pyav"
+
+SEEK_COST_FRAMES = 3
+"""What a seek costs, as a number of decoded frames."""
+
+_STEP_BACK_SECONDS = (0, 2, 30, 600)
+"""How much earlier to seek when a seek went too far, as it does in .ts files."""
+
+_SKIPS_UNREFERENCED = frozenset({"h264"})
+"""Codecs whose frames that nothing refers to are marked as such, so that dropping them is exact."""
+
+
+class FrameDecoder:
+    """Decodes frames by index. For one thread at a time, in the process that made it.
+
+    Frames are told apart by their presentation time, never by counting: a frame that is not there is
+    an error, not a wrong frame. What follows a damaged frame within its group of pictures is refused,
+    since it may be drawn over the damage.
+    """
+
+    def __init__(self, path: Path, index: VideoIndex) -> None:
+        self._path, self._index = path, index
+        opened = open_stream(path, BACKEND)
+        self._container, self._stream = opened.container, opened.stream
+        self._codec = opened.stream.codec_context
+        self._may_skip = index.info.codec in _SKIPS_UNREFERENCED
+        self._at: int | None = None
+        """The frame that was decoded last, if decoding can go on from it."""
+        self._decoded: Iterator[tuple[VideoFrame, bool]] = iter(())
+        self._wanted_pts: frozenset[int] = frozenset()
+        self._last_wanted_pts = NO_TIME
+
+    def read(self, indices: Sequence[int], take: Callable[[int, VideoFrame], None]) -> None:
+        """Decode frames and hand each to `take(index, frame)`.
+
+        Args:
+            indices: Strictly ascending.
+            take: Gets each frame; must not keep it.
+
+        Raises:
+            VideoDecodeError: If a frame is damaged or missing.
+        """
+        pts, frames = self._index.frames.pts, self._index.frames
+        wanted_pts = [int(pts[index]) for index in indices]
+        self._wanted_pts, self._last_wanted_pts = frozenset(wanted_pts), wanted_pts[-1]
+        following = chain(indices[1:], [None])
+        with decode_errors(self._path, BACKEND, "decoding"):
+            for index, after in zip(indices, following, strict=True):
+                if self.cost_of_decoding_on(index) is None:
+                    entry = int(frames.entry[index])
+                    if self._is_alone(index, after):
+                        take(index, self._decode_keyframe(entry))
+                        continue
+                    self._enter(entry)
+                take(index, self._advance(index))
+
+    def cost_of_decoding_on(self, index: int) -> int | None:
+        """Frames to decode from the present position, or None where a seek is cheaper."""
+        if self._at is None or index <= self._at:
+            return None
+        frames = self._index.frames
+        entry = frames.entry[index]
+        from_here = frames.decode_position[index] - frames.decode_position[self._at]
+        from_entry = frames.decode_position[index] - frames.entry_position[entry] + 1
+        return int(from_here) if from_here <= from_entry + SEEK_COST_FRAMES else None
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._decoded, self._at = iter(()), None
+        self._container.close()
+
+    def _is_alone(self, index: int, after: int | None) -> bool:
+        """Whether it is a keyframe and nothing else of its group is wanted."""
+        frames = self._index.frames
+        entry = frames.entry[index]
+        if frames.decode_position[index] != frames.entry_position[entry]:
+            return False
+        return after is None or bool(frames.entry[after] != entry)
+
+    def _decode_keyframe(self, entry: int) -> VideoFrame:
+        """Decode one packet and drain the decoder: no frame but the keyframe itself."""
+        self._at = None
+        packet = next(self._packets_from(entry))
+        self._codec.skip_frame = "DEFAULT"
+        frames = [*self._codec.decode(packet), *self._codec.decode(None)]
+        if len(frames) != 1 or frames[0].pts != packet.pts or frames[0].is_corrupt:
+            raise self._missing(int(self._index.frames.entry_pts[entry]))
+        return frames[0]
+
+    def _enter(self, entry: int) -> None:
+        self._at = None
+        self._decoded = self._decode(self._packets_from(entry))
+
+    def _advance(self, index: int) -> VideoFrame:
+        wanted = int(self._index.frames.pts[index])
+        self._at = None
+        for frame, is_sound in self._decoded:
+            if frame.pts is None or frame.pts < wanted:
+                continue
+            if frame.pts > wanted or not is_sound:
+                break
+            self._at = index
+            return frame
+        raise self._missing(wanted)
+
+    def _decode(self, packets: Iterator[Packet]) -> Iterator[tuple[VideoFrame, bool]]:
+        """Frames in presentation order, and whether each can be trusted."""
+        is_sound = True
+        for packet in packets:
+            self._set_skipping(packet)
+            try:
+                frames = self._codec.decode(packet if packet.size else None)
+            except av.InvalidDataError:
+                is_sound = False
+                continue
+            is_sound = is_sound and not packet.is_corrupt
+            for frame in frames:
+                if frame.is_corrupt:
+                    is_sound = False
+                elif frame.key_frame:
+                    is_sound = True
+                yield frame, is_sound
+
+    def _set_skipping(self, packet: Packet) -> None:
+        """Skip frames that nobody wants and nothing refers to; past the last wanted one, skip none."""
+        pts = packet.pts
+        is_needed = pts is None or pts in self._wanted_pts or pts > self._last_wanted_pts
+        skip = "NONREF" if self._may_skip and not is_needed else "DEFAULT"
+        if self._codec.skip_frame != skip:
+            self._codec.skip_frame = skip
+
+    def _packets_from(self, entry: int) -> Iterator[Packet]:
+        """The packets from an entry point on, wherever the container's seek landed."""
+        entry_pts = int(self._index.frames.entry_pts[entry])
+        target = self._seek_time(entry, entry_pts)
+        for seconds in _STEP_BACK_SECONDS:
+            self._seek(target - int(seconds / self._index.time_base))
+            packets = self._container.demux(self._stream)
+            for packet in packets:
+                if packet.is_keyframe and packet.pts == entry_pts:
+                    return chain([packet], packets)
+                if packet.is_keyframe and packet.pts is not None and packet.pts > entry_pts:
+                    break
+        raise self._missing(entry_pts)
+
+    def _seek_time(self, entry: int, entry_pts: int) -> int:
+        entry_dts = int(self._index.frames.entry_dts[entry])
+        by_dts = self._index.seeks_by_decoding_time and entry_dts != NO_TIME
+        return entry_dts if by_dts else entry_pts
+
+    def _seek(self, target: int) -> None:
+        self._decoded = iter(())
+        self._container.seek(target, stream=self._stream)
+
+    def _missing(self, pts: int) -> VideoDecodeError:
+        seconds = float(pts * self._index.time_base)
+        cause = f"the frame at {seconds:.3f} s, or one that it is drawn over, is damaged"
+        return VideoDecodeError(str(self._path), BACKEND, cause, REENCODE_FILE)

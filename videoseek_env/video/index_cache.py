@@ -1,0 +1,77 @@
+"""Indexes of video files, built once per process and file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from videoseek_env.video.index import VideoIndex
+from videoseek_env.video.probe import check_structure, probe
+
+_MAX_FRAMES = 8_000_000
+"""Frames of all kept indexes together, about 50 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Tells whether a file is still the one that was read."""
+
+    path: str
+    size_bytes: int
+    modified_nanoseconds: int
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """The identity of a file now.
+
+    Raises:
+        OSError: If there is none.
+    """
+    status = path.stat()
+    return FileIdentity(str(path.absolute()), status.st_size, status.st_mtime_ns)
+
+
+@dataclass(slots=True)
+class _Indexes:
+    """The least recently used first."""
+
+    pid: int = field(default_factory=os.getpid)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    by_file: OrderedDict[FileIdentity, VideoIndex] = field(default_factory=OrderedDict)
+    frames: int = 0
+
+
+_INDEXES = [_Indexes()]
+
+
+def index_video(path: Path, backend: str) -> VideoIndex:
+    """The index of a video file.
+
+    Raises:
+        VideoDecodeError: If it can't be opened, has no video, or is cut off.
+    """
+    check_structure(path, backend)
+    identity = file_identity(path)
+    indexes = _indexes_of_this_process()
+    with indexes.lock:
+        if identity in indexes.by_file:
+            indexes.by_file.move_to_end(identity)
+            return indexes.by_file[identity]
+    index = probe(path, backend)
+    with indexes.lock:
+        if identity not in indexes.by_file:
+            indexes.by_file[identity] = index
+            indexes.frames += index.info.frame_count
+        while indexes.frames > _MAX_FRAMES and len(indexes.by_file) > 1:
+            indexes.frames -= indexes.by_file.popitem(last=False)[1].info.frame_count
+    return index
+
+
+def _indexes_of_this_process() -> _Indexes:
+    """A forked child begins anew: a lock held by another thread at the fork is never released."""
+    if _INDEXES[0].pid != os.getpid():
+        _INDEXES[0] = _Indexes()
+    return _INDEXES[0]

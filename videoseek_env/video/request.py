@@ -1,0 +1,63 @@
+"""What a caller asked to read: checked, sorted and without repeats."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from videoseek_env.video.info import VideoInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UniqueIndices:
+    """Wanted frames, each once."""
+
+    ascending: list[int]
+    places: npt.NDArray[np.int64]
+    """Where in `ascending` each asked index is, [N]."""
+
+    def restore(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Frames of `ascending` in the order asked for, repeats included."""
+        in_order = len(self.places) == len(self.ascending) and bool(
+            np.all(np.diff(self.places) > 0)
+        )
+        return frames if in_order else frames[self.places]
+
+
+def unique_indices(indices: Sequence[int], frame_count: int) -> UniqueIndices:
+    """Check the indices and sort them.
+
+    Raises:
+        IndexError: If one is outside [0, frame_count).
+        TypeError: If one is no integer.
+    """
+    asked = np.array([operator.index(index) for index in indices], np.int64)
+    outside = asked[(asked < 0) | (asked >= frame_count)]
+    if len(outside):
+        raise IndexError(
+            f"frame indices must be in [0, {frame_count}), got {outside[:3].tolist()}. "
+            "Count from the video's first frame; negative indices do not wrap."
+        )
+    ascending, places = np.unique(asked, return_inverse=True)
+    return UniqueIndices(ascending.tolist(), places)
+
+
+def output_array(
+    count: int, info: VideoInfo, height: int | None, width: int | None
+) -> npt.NDArray[np.uint8]:
+    """An array [count, H, W, 3] for frames of the asked size.
+
+    Raises:
+        ValueError: If only one of height and width is given, or one is not positive.
+    """
+    if (height is None) != (width is None):
+        raise ValueError(f"give both height and width, or neither; got {height} and {width}")
+    height = info.height if height is None else operator.index(height)
+    width = info.width if width is None else operator.index(width)
+    if height < 1 or width < 1:
+        raise ValueError(f"height and width must be at least 1 pixel, got {height} x {width}")
+    return np.empty((count, height, width, 3), np.uint8)
