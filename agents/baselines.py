@@ -16,9 +16,9 @@ _OPTION = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
 
 
 def read_options(text: str) -> dict[str, str]:
-    """The options of a question as the agent reads them, by letter.
+    r"""The options of a question as the agent reads them, by letter.
 
-    >>> read_options("Which colour?\\nA. red\\nB. blue")
+    >>> read_options("Which colour?\nA. red\nB. blue")
     {'A': 'red', 'B': 'blue'}
     """
     return dict(_OPTION.findall(text))

@@ -17,10 +17,10 @@ except ModuleNotFoundError:  # the core alone is installed
 class Demo:
     """Make needle tasks, let the baselines play them, print a table and write an HTML report."""
 
-    tasks: int = 24
-    """Tasks to play; all that the videos hold at most."""
     videos: int = 6
     """Videos to make, unless they are there."""
+    tasks_per_video: int = 12
+    """Questions about each, going round the six kinds."""
     seed: int = 0
     """Seeds the videos, the questions and the policies."""
     budget: str = "laptop"
@@ -86,7 +86,7 @@ Command = (
 def main() -> None:
     """Run `videoseek`."""
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="videoseek",
         description="Agents that answer questions about long videos by seeking in them.",
     )

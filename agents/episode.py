@@ -58,7 +58,9 @@ class Episode:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, TrajectoryError):
                 raise
-            raise TrajectoryError(f"not a saved episode: {type(error).__name__}: {error}") from error
+            raise TrajectoryError(
+                f"not a saved episode: {type(error).__name__}: {error}"
+            ) from error
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:

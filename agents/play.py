@@ -52,7 +52,11 @@ def run_play(config: Play) -> int:
             if line is None:
                 env.session.abandon()
                 break
-            *_, terminated, truncated, info = env.step(as_reply(line))
+            reply = as_reply(line)
+            if reply is None:
+                console.print(_HELP)
+                continue
+            *_, terminated, truncated, info = env.step(reply)
             is_over, turn = terminated or truncated, turn + 1
         _finish(console, env, info, config.out)
         return 0 if is_over else 1
@@ -62,8 +66,8 @@ def run_play(config: Play) -> int:
             window.close()
 
 
-def as_reply(line: str) -> str:
-    """What a person types, in the grammar; anything else is sent as it is.
+def as_reply(line: str) -> str | None:
+    """What a person types, in the grammar; a line with tags is sent as it is, any other is None.
 
     >>> as_reply("answer B")
     '<think>I looked.</think><answer>B</answer>'
@@ -72,12 +76,12 @@ def as_reply(line: str) -> str:
         try:
             segment = Segment(float(crop[1]), float(crop[2]))
         except (SegmentError, ValueError):
-            return line
+            return None
         strategy = next(known for known in STRATEGIES if known == crop[3].lower())
         return write_crop("I look closer.", segment, strategy)
     if answer := _ANSWER.fullmatch(line.strip()):
         return f"<think>I looked.</think><answer>{answer[1]}</answer>"
-    return line
+    return line if "<" in line else None
 
 
 def _ask() -> str | None:
@@ -92,7 +96,9 @@ def _show(
     console: Console, env: VideoSeekEnv, window: Window | None, folder: Path, turn: int
 ) -> None:
     trajectory, observation = env.session.trajectory, env.observation
-    picture = render_rgb(trajectory, observation.clip)
+    picture = render_rgb(
+        trajectory, observation.clip, observation_text=observation.text, show_clues=False
+    )
     path = folder / f"observation_{turn}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     av.VideoFrame.from_ndarray(picture, format="rgb24").save(path)
@@ -104,7 +110,7 @@ def _show(
 
 def _finish(console: Console, env: VideoSeekEnv, info: dict[str, object], folder: Path) -> None:
     trajectory = env.session.trajectory
-    print(render_ansi(trajectory, None))
+    print(render_ansi(trajectory, colour=console.is_terminal))
     task = trajectory.task
     console.print(f"The right answer: {task.answer or task.clues[0]}", markup=False)
     if "reward_parts" in info:

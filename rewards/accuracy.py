@@ -9,7 +9,7 @@ from videoseek_env.trajectory import Trajectory
 
 
 def accuracy(trajectory: Trajectory) -> float:
-    """1 for a right answer and 0 for a wrong or missing one; for temporal grounding the IoU, in [0, 1].
+    """1 for a right answer, 0 for another or none; the IoU for temporal grounding; in [0, 1].
 
     Source: arXiv 2601.23224.
     """

@@ -21,7 +21,7 @@ class FormatCheck:
     """What the form of a trajectory is worth."""
 
     score: float
-    """1 if every turn is right, less 1 / turns for each JSON fault, 0 if a turn has no form; [0, 1]."""
+    """1, less 1 / turns for each JSON fault; 0 if a turn has no form; in [0, 1]."""
     tool_turns: int
     """Turns that call the tool; 0 where a turn has no form."""
 
@@ -29,9 +29,9 @@ class FormatCheck:
 def check_format(replies: Sequence[str]) -> FormatCheck:
     r"""Check the form of all turns.
 
-    Every turn but the last must be `[\n]<think>..</think>[\n]<grounding>..</grounding>[\n]`, the last
-    one `[\n]<think>..</think>[\n]<answer>..</answer>[\n]`, each [\n] an optional newline. Each JSON
-    fault of a grounding costs 1 / number of turns.
+    Every turn but the last must be `[\n]<think>..</think>[\n]<grounding>..</grounding>[\n]`, the
+    last one `[\n]<think>..</think>[\n]<answer>..</answer>[\n]`, each [\n] an optional newline. Each
+    JSON fault of a grounding costs 1 / number of turns.
 
     Source: arXiv 2601.23224.
 
@@ -52,8 +52,8 @@ def check_format(replies: Sequence[str]) -> FormatCheck:
 def strict_content(reply: str, tag: Literal["grounding", "answer"]) -> str | None:
     """What the tag holds if the reply is exactly a think block and then the tag, else None.
 
-    The think block ends at the first closing that the tag follows, and the tag at the reply's end, as
-    a lazy regular expression would have it, but in linear time.
+    The think block ends at the first closing that the tag follows, and the tag at the reply's end,
+    as a lazy regular expression would have it, but in linear time.
     """
     body = reply.removeprefix("\n").removesuffix("\n")
     opening, closing = "<think>", f"</{tag}>"

@@ -10,7 +10,7 @@ Interval = tuple[float, float]
 
 
 def merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """The union as disjoint intervals in ascending order; touching ones are joined, empty ones dropped.
+    """The union as disjoint ascending intervals; touching ones are joined, empty ones dropped.
 
     >>> merge([(5, 8), (1, 3), (3, 4), (2, 2)])
     [(1, 4), (5, 8)]
@@ -72,7 +72,7 @@ def iop(predicted: Iterable[Interval], truth: Iterable[Interval]) -> float:
 
 
 def iog(predicted: Iterable[Interval], truth: Iterable[Interval]) -> float:
-    """Intersection over the ground truth's length (recall, coverage), in [0, 1]; 0 if either is empty.
+    """Intersection over the true length (recall, coverage), in [0, 1]; 0 if either side is empty.
 
     >>> iog([(0, 4)], [(2, 10)])
     0.25
@@ -84,7 +84,8 @@ def iog(predicted: Iterable[Interval], truth: Iterable[Interval]) -> float:
 def diou(predicted: Iterable[Interval], truth: Iterable[Interval]) -> float:
     """Distance IoU, in (-1, 1]: how far off, also where nothing overlaps.
 
-    DIoU = IoU - (distance of the hulls' centres)^2 / (length of the joint hull)^2; 0 if a side is empty.
+    DIoU = IoU - (distance of the hulls' centres)^2 / (length of the joint hull)^2; 0 if a side is
+    empty.
 
     >>> diou([(0, 4)], [(2, 6)])
     0.2222222222222222

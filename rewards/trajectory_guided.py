@@ -37,10 +37,11 @@ class TrajectoryGuidedReward:
 
     Range: [0, w_acc + w_fmt + 1] with up to ten tool calls; each further one may take a little off.
 
-    Source: arXiv 2601.23224. Differs from the paper: the published code tests the *weighted* accuracy
-    and format for 1, so that any weight but 1 switches the bonus off.
+    Source: arXiv 2601.23224. Differs from the paper: the published code tests the *weighted*
+    accuracy and format for 1, so that any weight but 1 switches the bonus off.
 
-    Returns parts: `acc`, `format`, `bonus`, and for logs `iou` (of crops and clues) and `tool_turns`.
+    Returns parts: `acc`, `format`, `bonus`, and for logs `iou` (of crops and clues) and
+    `tool_turns`.
     """
 
     accuracy_weight: float = 1.0

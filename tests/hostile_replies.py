@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from hypothesis import strategies as st
 
+# ruff: noqa: E501
 _FRAGMENTS = (
     "<think>", "</think>", "<grounding>", "</grounding>", "<answer>", "</answer>", "<answer", "</",
     '{"temporal_segment": ', '"sampling_strategy": ', "[3, 9]", "[9, 3]", "[0, 1e308]", "[-1e999, 4]",
@@ -33,7 +34,7 @@ def hostile_replies() -> st.SearchStrategy[list[str]]:
 
 
 def random_hostile_replies(count: int, rng: np.random.Generator) -> Iterator[str]:
-    """Replies made of tags, numbers, broken JSON and random bytes; four in ten are sound or nearly so."""
+    """Replies of tags, numbers, broken JSON and random bytes; four in ten are nearly sound."""
     for _ in range(count):
         shape = rng.random()
         if shape < 0.4:

@@ -2,8 +2,8 @@
 
 A reply is `<think>..</think>` and then either
 `<grounding>{"temporal_segment": [t0, t1], "sampling_strategy": "fine"}</grounding>` or
-`<answer>..</answer>` (arXiv 2601.23224). Reading is lenient, because a slip costs the agent a turn and
-not the episode; whether the form was strictly right is the format reward's business.
+`<answer>..</answer>` (arXiv 2601.23224). Reading is lenient, because a slip costs the agent a turn
+and not the episode; whether the form was strictly right is the format reward's business.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def _lenient_json_object(content: str) -> dict[str, Any] | None:
 def read_json(text: str) -> Any:
     """The JSON value of a model's text, or None where it is not JSON.
 
-    A model can write what breaks a parser in other ways than by a syntax error: thousands of brackets
-    (RecursionError), or an integer of thousands of digits (ValueError).
+    A model can write what breaks a parser in other ways than by a syntax error: thousands of
+    brackets (RecursionError), or an integer of thousands of digits (ValueError).
     """
     try:
         return json.loads(text)

@@ -266,7 +266,7 @@ LAPTOP = Budget(
     reserve_tokens=512,
     max_reply_tokens=1024,
 )
-"""Cheap enough to play and render on a laptop: an overview of 64 frames, 160 x 96 pixels at 16:9."""
+"""Cheap enough for a laptop: an overview of 64 frames, 224 x 128 pixels at 16:9."""
 
 TINY = Budget(
     name="tiny",

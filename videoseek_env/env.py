@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, cast
 
 import gymnasium
 import numpy as np
@@ -37,6 +37,7 @@ class Score(Protocol):
     @property
     def value(self) -> float:
         """The episode's reward."""
+
     @property
     def parts(self) -> Mapping[str, float]:
         """Its named components."""
@@ -53,9 +54,9 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         `<answer>..</answer>`. Any string is survivable; one over the budget's limit is cut, which
         ends the episode.
     Reward: 0 until the last step, which pays `reward(trajectory).value`.
-    Termination: the agent's reply ended the episode: an answer, no action at all, or a reply too long.
-    Truncation: turns, clips or context ran out.
-    Info: `task_id`, `kind`, `turns`, `malformed_replies`, `context_tokens`, `visual_tokens`,
+    Termination: the agent's reply ended the episode: an answer, no action at all, or a reply too
+    long. Truncation: turns, clips or context ran out. Info: `task_id`, `kind`, `turns`,
+    `malformed_replies`, `context_tokens`, `visual_tokens`,
         `system_prompt` (reset only), and from the last step `end_reason`, `reward_parts` and
         `trajectory`.
     Reset: `seed` draws the task; `options={"task_id": ...}` pins it, so that all members of a group
@@ -64,7 +65,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
     Source: arXiv 2601.23224.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium declares it
         "render_modes": ["human", "rgb_array", "ansi"],
         "render_fps": 1,
     }
@@ -120,13 +121,12 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         # No prompt within the context limit is longer, unless the tokenizer packs more than four
         # characters into a token on average; leave room for that.
         self._max_text_chars = 4 * CHARS_PER_TOKEN * budget.context_tokens
-        self.observation_space = spaces.Dict(
-            {
-                "text": UnicodeText(self._max_text_chars),
-                "frames": ClipSpace((frames, side, side, 3), np.uint8),
-                "timestamps": ClipSpace((frames,), np.float64),
-            }
-        )
+        members: dict[str, spaces.Space[Any]] = {
+            "text": UnicodeText(self._max_text_chars),
+            "frames": ClipSpace((frames, side, side, 3), np.uint8),
+            "timestamps": ClipSpace((frames,), np.float64),
+        }
+        self.observation_space = cast("spaces.Space[ObservationDict]", spaces.Dict(members))
         self.action_space = UnicodeText(CHARS_PER_TOKEN * budget.max_reply_tokens)
 
     @property
@@ -192,10 +192,14 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
             return self._observation_dict(), 0.0, False, False, self._info()
         return self._finish(session)
 
-    def render(self) -> npt.NDArray[np.uint8] | str | None:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8] | str | None:
         """The episode so far: text, an RGB array [H, W, 3], or None with "human"."""
         if self.render_mode == "ansi":
-            return render_ansi(self.session.trajectory, self._observation.clip)
+            return render_ansi(
+                self.session.trajectory,
+                self._observation.clip,
+                observation_text=self._observation.text,
+            )
         if self.render_mode == "rgb_array":
             return self._render_rgb()
         if self.render_mode == "human":
@@ -279,7 +283,11 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         }
 
     def _render_rgb(self) -> npt.NDArray[np.uint8]:
-        return render_rgb(self.session.trajectory, self._observation.clip)
+        return render_rgb(
+            self.session.trajectory,
+            self._observation.clip,
+            observation_text=self._observation.text,
+        )
 
     def _show(self) -> None:
         if self.render_mode != "human":

@@ -49,19 +49,19 @@ _TABLE: Final = _parse(_ROWS)
 
 @cache
 def glyph(char: str) -> npt.NDArray[np.bool_]:
-    """One character's pixels, bool [7, 5], read-only; an empty box stands for an unknown one.
+    r"""One character's pixels, bool [7, 5], read-only; an empty box stands for an unknown one.
 
     Raises:
         ValueError: Unless given exactly one character.
 
-    >>> print("\\n".join("".join(" #"[pixel] for pixel in row) for row in glyph("7").astype(int)))
+    >>> print("\n".join("".join(".#"[pixel] for pixel in row) for row in glyph("7").astype(int)))
     #####
-        #
-       #
-      #
-     #
-     #
-     #
+    ....#
+    ...#.
+    ..#..
+    .#...
+    .#...
+    .#...
     """
     if len(char) != 1:
         raise ValueError(f"expected one character, got {char!r}; use text_mask for a text")

@@ -8,11 +8,11 @@ from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.video.clip import ClipRef
 
 _SYSTEM = """\
-You answer a question about a video. First you see an overview: a few small frames of the whole video.
+You answer a question about a video. First you see an overview: a few small frames of all of it.
 In every turn, think inside <think>...</think>, and then do exactly one of two things.
 To look closer, crop a stretch of the video, at a level of detail that is coarse, medium or fine:
 <grounding>{{"temporal_segment": [start, end], "sampling_strategy": "fine"}}</grounding>
-Times are seconds of the whole video, at least one second apart. You then get new frames of that stretch.
+Times are seconds of the whole video, at least one second apart. You then get new frames of it.
 To finish, answer: <answer>...</answer>"""
 
 _ANSWER_FORMS = {

@@ -26,8 +26,9 @@ OverviewMode = Literal["exact", "keyframe"]
 def plan_overview(reader: VideoReader, budget: Budget, mode: OverviewMode = "exact") -> ClipRef:
     """The overview of a whole video.
 
-    `"keyframe"` takes the nearest keyframe where one lies within half the spacing of the wanted frame,
-    and the wanted frame itself elsewhere; its timestamps are those of the frames really taken.
+    `"keyframe"` takes the nearest keyframe where one lies within half the spacing of the wanted
+    frame, and the wanted frame itself elsewhere; its timestamps are those of the frames really
+    taken.
     """
     info, timestamps = reader.info, reader.timestamps
     count = overview_frame_count(info.duration_seconds, info.frame_count, budget=budget)
@@ -38,13 +39,11 @@ def plan_overview(reader: VideoReader, budget: Budget, mode: OverviewMode = "exa
     return _plan(reader, indices, whole, "overview", budget.overview, budget.grid_px)
 
 
-def plan_crop(
-    reader: VideoReader, segment: Segment, strategy: Strategy, budget: Budget
-) -> ClipRef:
+def plan_crop(reader: VideoReader, segment: Segment, strategy: Strategy, budget: Budget) -> ClipRef:
     """A crop of `segment` at the quota of `strategy`, from the source's own frames.
 
-    Frames from the first at or after the segment's start to the last at or before its end; a segment
-    between two frames shows the earlier one.
+    Frames from the first at or after the segment's start to the last at or before its end; a
+    segment between two frames shows the earlier one.
     """
     timestamps = reader.timestamps
     first = int(np.searchsorted(timestamps, segment.start_seconds - _TOLERANCE_SECONDS))

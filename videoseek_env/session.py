@@ -64,7 +64,7 @@ class SessionConfig:
 
 
 class VideoSession:
-    """One episode: `start` gives the overview, each `reply` the next observation or None at the end.
+    """One episode: `start` gives the overview, `reply` the next observation or None at the end.
 
     What the agent does wrong becomes an error observation or a named ending; exceptions are for the
     host. An observation joins the context as a whole or not at all.
@@ -170,13 +170,14 @@ class VideoSession:
         self.end_reason = EndReason.REPLY_CUT if is_cut else self._ending(action)
         if self.end_reason is not None:
             return None
-        if isinstance(action, Crop):
-            crop = plan_crop(self._reader, action.segment, action.strategy, self.budget)
-            return self._observe(self.config.prompts.crop_text(crop), crop)
-        assert isinstance(action, Malformed)  # noqa: S101 - an answer has ended the episode
-        return self._observe(
-            self.config.prompts.error_text(action.message), None, error=action.fault
-        )
+        match action:
+            case Crop(segment, strategy):
+                crop = plan_crop(self._reader, segment, strategy, self.budget)
+                return self._observe(self.config.prompts.crop_text(crop), crop)
+            case Malformed(fault, message):
+                return self._observe(self.config.prompts.error_text(message), None, error=fault)
+            case FinalAnswer():
+                return None
 
     def abandon(self, reason: EndReason = EndReason.ABANDONED) -> None:
         """End a running episode from outside; one that has ended keeps its reason."""

@@ -1,7 +1,7 @@
 """Spaces for what language models write and video models see.
 
-Gymnasium's own `Text` has an alphabet, which no reply of a language model keeps to, and its `Box` one
-fixed shape, which no clip keeps to.
+Gymnasium's own `Text` has an alphabet, which no reply of a language model keeps to, and its `Box`
+one fixed shape, which no clip keeps to.
 """
 
 from __future__ import annotations

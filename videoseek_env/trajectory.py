@@ -84,7 +84,7 @@ class Trajectory:
     duration_seconds: float
     """End of the video's timeline, to which segments are clamped."""
     context_tokens: int = 0
-    """Tokens in the context at the end: visual ones exact, text ones as the session counted them."""
+    """Tokens in the context at the end: visual ones exact, text ones as counted."""
     max_turns: int = 0
     """The turn limit that held."""
 
@@ -224,7 +224,9 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     return
                 raise TrajectoryError(f"{path}:{number}: not JSON: {error}") from error
             if not isinstance(record, dict):
-                raise TrajectoryError(f"{path}:{number}: expected a JSON object, got {record!r:.60}")
+                raise TrajectoryError(
+                    f"{path}:{number}: expected a JSON object, got {record!r:.60}"
+                )
             yield number, record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.episode import Episode
 from rewards.accuracy import accuracy
@@ -89,14 +89,19 @@ def _summarise_policy(
 
 
 def share_estimate(scores: Sequence[float]) -> Estimate:
-    """The mean of scores: with a Wilson interval if all are 0 or 1, else with a normal one.
+    """The mean of scores in [0, 1], with Wilson's interval if all are 0 or 1.
+
+    Otherwise it is the normal one, cut off at 0 and 1.
 
     Raises:
         ValueError: If there is no score.
     """
     if scores and all(score in (0, 1) for score in scores):
         return wilson_estimate(round(sum(scores)), len(scores))
-    return mean_estimate(scores)
+    estimate = mean_estimate(scores)
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
 
 
 def wilson_estimate(successes: int, count: int) -> Estimate:

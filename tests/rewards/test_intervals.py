@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -19,7 +20,7 @@ def seconds_inside(intervals: list[Interval]) -> set[int]:
 def test_merge_keeps_the_union_and_leaves_gaps(intervals: list[Interval]) -> None:
     merged = merge(intervals)
     assert seconds_inside(merged) == seconds_inside(intervals)
-    assert all(a[1] < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(merged))
 
 
 @given(_INTERVALS, _INTERVALS)
@@ -51,7 +52,8 @@ def test_diou_of_disjoint_intervals_is_negative() -> None:
     assert diou([(0.0, 2.0)], [(8.0, 10.0)]) == pytest.approx(-0.64)
 
 
-# Hulls of unions: {[0, 1), [9, 10)} has hull [0, 10) and centre 5, as has [4, 6): distance 0, IoU 0.
+# Hulls of unions: {[0, 1), [9, 10)} has hull [0, 10) and centre 5, as has [4, 6): distance 0, IoU
+# 0.
 def test_diou_uses_hulls_of_unions() -> None:
     assert diou([(0.0, 1.0), (9.0, 10.0)], [(4.0, 6.0)]) == 0.0
 
@@ -66,7 +68,13 @@ def test_touching_intervals_are_one() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False)), max_size=3)
+    st.lists(
+        st.tuples(
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        max_size=3,
+    )
 )
 def test_times_of_any_size_give_finite_ratios(intervals: list[Interval]) -> None:
     clue = [(2.0, 5.0)]

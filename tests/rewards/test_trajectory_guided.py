@@ -14,16 +14,17 @@ def score(replies: list[str], kind: TaskKind, clues: list[tuple[float, float]]) 
     return REWARD(make_trajectory(replies, make_task(kind, clues)))
 
 
-# The crop equals the clue: g1 = (1 + 1 + 1 + (1 + 1)/2)/4 = 1, bonus (1 - 0)(1 + 1)/2 = 1; 1 + 1 + 1 = 3.
+# The crop equals the clue: g1 = (1 + 1 + 1 + (1 + 1)/2)/4 = 1, bonus (1 - 0)(1 + 1)/2 = 1; 1 + 1 +
+# 1 = 3.
 def test_the_gold_single_clue_trajectory_scores_three() -> None:
     reward = score([crop_reply(10, 20), answer_reply("B")], TaskKind.SINGLE_CLUE_TOOL, [(10, 20)])
     assert reward.value == 3.0
     assert reward.parts == {"acc": 1, "format": 1, "bonus": 1, "iou": 1, "tool_turns": 1}
 
 
-# Crop [10, 20) of clue [15, 20): IoU 1/2, IoP 1/2, IoG 1; hulls' centres 15 and 17.5, joint hull 10:
-# DIoU = 0.5 - 0.0625 = 0.4375, (DIoU + 1)/2 = 0.71875. g1 = (0.5 + 0.5 + 1 + 0.71875)/4 = 0.6796875;
-# bonus = (0.6796875 + 1)/2 = 0.83984375.
+# Crop [10, 20) of clue [15, 20): IoU 1/2, IoP 1/2, IoG 1; hulls' centres 15 and 17.5, joint hull
+# 10: DIoU = 0.5 - 0.0625 = 0.4375, (DIoU + 1)/2 = 0.71875. g1 = (0.5 + 0.5 + 1 + 0.71875)/4 =
+# 0.6796875; bonus = (0.6796875 + 1)/2 = 0.83984375.
 def test_a_loose_single_clue_crop() -> None:
     reward = score([crop_reply(10, 20), answer_reply("B")], TaskKind.SINGLE_CLUE_TOOL, [(15, 20)])
     assert reward.parts["bonus"] == pytest.approx(0.83984375)
@@ -33,7 +34,9 @@ def test_a_loose_single_clue_crop() -> None:
 # Three calls: patience 1 - 0.05 * 2 = 0.9. All three equal the clue, so g1 = 1: bonus 0.9.
 def test_each_further_call_of_a_single_clue_question_costs_five_percent() -> None:
     replies = [crop_reply(10, 20)] * 3 + [answer_reply("B")]
-    assert score(replies, TaskKind.SINGLE_CLUE_TOOL, [(10, 20)]).parts["bonus"] == pytest.approx(0.9)
+    assert score(replies, TaskKind.SINGLE_CLUE_TOOL, [(10, 20)]).parts["bonus"] == pytest.approx(
+        0.9
+    )
 
 
 # Clues [10, 20) and [40, 50); crops [10, 20) and [40, 60): IoU 20/30, IoP 20/30, IoG 1.
@@ -90,7 +93,8 @@ def test_open_ended_answers_compare_as_text() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "is_right"),
-    [("B", 1), (" B\n", 1), ("(B) two", 1), ("B. two", 1), ("b", 0), ("B)", 0), ("Option B", 0), ("A B", 0), ("", 0)],
+    [("B", 1), (" B\n", 1), ("(B) two", 1), ("B. two", 1),
+     ("b", 0), ("B)", 0), ("Option B", 0), ("A B", 0), ("", 0)],
 )  # fmt: skip
 def test_how_a_choice_may_be_written(answer: str, is_right: int) -> None:
     assert REWARD(make_trajectory([answer_reply(answer)])).parts["acc"] == is_right

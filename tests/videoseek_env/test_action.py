@@ -164,9 +164,9 @@ def test_a_written_answer_reads_back(answer: str) -> None:
 
 
 _FRAGMENTS = st.sampled_from(
-    ["<think>", "</think>", "<grounding>", "</grounding>", "<answer>", "</answer>", "{", "}", "[", "]",
-     '"temporal_segment":', '"sampling_strategy":', "[1, 5]", '"fine"', "NaN", "-1e999", ",", "'", "\x00",
-     "🎬", "\ud800", "9" * 5000]
+    ["<think>", "</think>", "<grounding>", "</grounding>", "<answer>", "</answer>", "{", "}",
+     '"temporal_segment":', '"sampling_strategy":', "[1, 5]", '"fine"', "NaN", "-1e999", ",",
+     "[", "]", "'", "\x00", "🎬", "\ud800", "9" * 5000]
 )  # fmt: skip
 
 

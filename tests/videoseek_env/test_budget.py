@@ -45,9 +45,10 @@ def published_smart_resize(
     return new_height, new_width
 
 
-# The published constants, pair by pair: 128 frames are 64 pairs; 6144 // 64 = 96 tokens a pair, that is
-# 96 * 32 * 32 = 98304 pixels. b = sqrt(360 * 640 / 98304) = 1.5309; floor(360 / b / 32) = floor(7.35) = 7
-# and floor(640 / b / 32) = floor(13.06) = 13, hence 224 x 416 and 64 * 7 * 13 = 5824 tokens.
+# The published constants, pair by pair: 128 frames are 64 pairs; 6144 // 64 = 96 tokens a pair,
+# that is 96 * 32 * 32 = 98304 pixels. b = sqrt(360 * 640 / 98304) = 1.5309; floor(360 / b / 32) =
+# floor(7.35) = 7 and floor(640 / b / 32) = floor(13.06) = 13, hence 224 x 416 and 64 * 7 * 13 =
+# 5824 tokens.
 def test_the_4b_overview_of_a_360p_video() -> None:
     size = clip_size(360, 640, 128, quota=QWEN3_VL.overview, grid_px=QWEN3_VL.grid_px)
     assert size == FrameSize(224, 416)
@@ -55,8 +56,8 @@ def test_the_4b_overview_of_a_360p_video() -> None:
 
 
 # 768 frames are 384 pairs; 16384 // 384 = 42 tokens a pair, 42 * 28 * 28 = 32928 pixels.
-# b = sqrt(230400 / 32928) = 2.6452; floor(360 / b / 28) = floor(4.86) = 4, floor(640 / b / 28) = floor(8.64)
-# = 8, hence 112 x 224 and 384 * 4 * 8 = 12288 tokens.
+# b = sqrt(230400 / 32928) = 2.6452; floor(360 / b / 28) = floor(4.86) = 4, floor(640 / b / 28) =
+# floor(8.64) = 8, hence 112 x 224 and 384 * 4 * 8 = 12288 tokens.
 def test_the_7b_overview_of_an_hour() -> None:
     frames = overview_frame_count(3600.0, 108_000, budget=QWEN2_5_VL)
     assert frames == 768
@@ -65,7 +66,8 @@ def test_the_7b_overview_of_an_hour() -> None:
     assert visual_tokens(frames, size, grid_px=28) == 12288
 
 
-# 10 s at 2 fps are 20 frames, 10 pairs; fine: 3072 // 10 = 307 tokens, 314368 pixels >= 352 * 640 = 225280.
+# 10 s at 2 fps are 20 frames, 10 pairs; fine: 3072 // 10 = 307 tokens, 314368 pixels >= 352 * 640 =
+# 225280.
 def test_a_short_fine_crop_keeps_the_source_resolution() -> None:
     size = clip_size(360, 640, 20, quota=QWEN3_VL.crops["fine"], grid_px=32)
     assert size == FrameSize(352, 640)

@@ -176,8 +176,9 @@ def test_context_tokens_add_up(minute_video: Path) -> None:
     reply = crop_reply(1, 5)
     second = session.reply(reply)
     assert first.clip is not None and second is not None and second.clip is not None
-    # The overview has 10 pairs of one token; 4 s at 2 fps are 8 frames, 4 pairs of 1 x 2 cells of 32 px
-    # (16 // 4 = 4 tokens a pair; 96 x 128 pixels are 3 x 4 cells; b = sqrt(12288/4096) = 1.73: 1 x 2).
+    # The overview has 10 pairs of one token; 4 s at 2 fps are 8 frames, 4 pairs of 1 x 2 cells of
+    # 32 px (16 // 4 = 4 tokens a pair; 96 x 128 pixels are 3 x 4 cells; b = sqrt(12288/4096) =
+    # 1.73: 1 x 2).
     visual = 10 + 4 * 1 * 2
     text = sum(map(len, (Prompts().system_text(), first.text, reply, second.text)))
     assert session.context_tokens == text + visual

@@ -40,9 +40,7 @@ def test_optional_fields_may_be_absent() -> None:
         ({"colour": "red"}, "unknown colour"),
     ],
 )
-def test_a_bad_field_is_an_error_that_names_the_task(
-    changes: dict[str, Any], message: str
-) -> None:
+def test_a_bad_field_is_an_error_that_names_the_task(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         VideoTask.from_dict(fields(**changes))
 

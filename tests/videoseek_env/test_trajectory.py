@@ -112,9 +112,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
         {"duration_seconds": "long"},
     ],
 )
-def test_a_record_that_is_no_trajectory_is_named(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_record_that_is_no_trajectory_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     fields = make_trajectory([answer_reply("B")]).to_dict() | change
     (tmp_path / "t.jsonl").write_text(json.dumps(fields) + "\n")
     with pytest.raises(TrajectoryError, match=r"t\.jsonl:1: "):

@@ -4,7 +4,8 @@ One JSON object a line, with the fields of `VideoTask`. Needed: `video` (relativ
 absolute), `question`, and `answer` unless the task is to find a stretch. What may be left out:
 
 - `id`: the number of the line.
-- `options`, `clues` (`[[start, end], ...]` in seconds), `duration_seconds`, `frame_fps`, `metadata`.
+- `options`, `clues` (`[[start, end], ...]` in seconds), `duration_seconds`, `frame_fps`,
+  `metadata`.
 - `kind`: with options, `clue_multi_w_tool` for several clues, else `clue_single_w_tool`; without
   options, `open_ended` where there is an answer, else `temporal_grounding`.
 """
@@ -47,9 +48,9 @@ def load_folder(
             out, and logs how many there were and why.
 
     Raises:
-        DatasetError: If the file is missing or holds no task, if `on_error` is neither, or if a line
-            can't be used: broken JSON, a task that contradicts itself, a missing video, an id
-            used twice, a clue after the end. The message names file and line.
+        DatasetError: If the file is missing or holds no task, if `on_error` is neither, or if a
+            line can't be used: broken JSON, a task that contradicts itself, a missing video, an
+            id used twice, a clue after the end. The message names file and line.
     """
     if on_error not in ("raise", "skip"):
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
@@ -92,12 +93,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read(line: str, number: int, folder: Path, path: Path) -> VideoTask:
     try:
-        fields = json.loads(line)
+        record = json.loads(line)
     except ValueError as error:
         raise DatasetError(f"broken JSON ({error}); write one object a line") from error
-    if not isinstance(fields, dict):
-        raise DatasetError(f"expected a JSON object, got {type(fields).__name__}")
-    fields = {"id": str(number), "answer": ""} | fields
+    if not isinstance(record, dict):
+        raise DatasetError(f"expected a JSON object, got {type(record).__name__}")
+    fields: dict[str, Any] = {"id": str(number), "answer": ""} | record
     fields["clues"] = _ordered_clues(fields.get("clues"), f"{path}:{number}")
     fields.setdefault("kind", _kind(fields))
     if fields["kind"] not in list(TaskKind):

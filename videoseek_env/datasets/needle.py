@@ -1,7 +1,7 @@
 """Procedural long videos with questions: nothing to download, ground truth for everything.
 
-Cards lie face down for a while, and show their digit only between two frames of the overview. Banners
-and large shapes are readable in the overview. See `needle_scene` for what a video shows,
+Cards lie face down for a while, and show their digit only between two frames of the overview.
+Banners and large shapes are readable in the overview. See `needle_scene` for what a video shows,
 `needle_questions` for what is asked.
 """
 
@@ -39,8 +39,8 @@ def load_needle(
 ) -> list[VideoTask]:
     """Load a set of procedural tasks, after making its videos where they are not there yet.
 
-    A set is made once: the next call finds it. A call that was interrupted is resumed, a missing or cut
-    file is made again. Threads and processes may load the same set at the same time.
+    A set is made once: the next call finds it. A call that was interrupted is resumed, a missing or
+    cut file is made again. Threads and processes may load the same set at the same time.
 
     Args:
         config: What the set is like; or give its fields instead.

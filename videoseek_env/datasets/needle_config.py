@@ -31,7 +31,7 @@ class NeedleConfig:
     videos: int = 5
     """Number of videos; a larger set starts with the videos of a smaller one."""
     tasks_per_video: int = 6
-    """Questions about each video, going round the kinds."""
+    """Questions about each video, going round the kinds; some may repeat where they are many."""
     kinds: tuple[TaskKind, ...] = tuple(TaskKind)
     """Kinds of question to ask."""
     width: int = 640
@@ -43,7 +43,7 @@ class NeedleConfig:
     duration_seconds: tuple[float, float] = (180.0, 240.0)
     """Shortest and longest video in seconds, both included."""
     gop_frames: int = 50
-    """Frames from one keyframe to the next."""
+    """Frames from one keyframe to the next; each card adds one more when it turns back."""
     budget: str | Budget = "laptop"
     """A preset's name or a budget: what its overview shows decides when digits are face up."""
     cards: int | None = None
@@ -56,7 +56,7 @@ class NeedleConfig:
     """Contrast of the background and number of small moving things, in [0, 1]; 0 is plain."""
     jitter: float = 1.0
     """How far from the centre things may appear, in [0, 1]; 0 is the centre."""
-    crf: int = 26
+    quantiser: int = 24
     """Quality of H.264 in [0, 40]; lower is better and larger."""
     seed: int = 0
     """Another seed gives other videos; at least 0."""
@@ -102,7 +102,8 @@ class NeedleConfig:
               for name, (count, most) in counts.items()),
             (not 0 <= self.clutter <= 1, f"clutter must lie in [0, 1], got {self.clutter}"),
             (not 0 <= self.jitter <= 1, f"jitter must lie in [0, 1], got {self.jitter}"),
-            (not 0 <= self.crf <= 40, f"crf must lie in [0, 40], got {self.crf}"),
+            (not 0 <= self.quantiser <= 40,
+             f"quantiser must lie in [0, 40], got {self.quantiser}"),
             (self.seed < 0, f"seed must be at least 0, got {self.seed}"),
             (not self.split.replace("-", "").replace("_", "").isalnum(),
              f"split must be letters, digits, '-' and '_', got {self.split!r}"),

@@ -1,8 +1,7 @@
 """Questions about a procedural video, worded and answered from its plan.
 
-The text alone must not tell the answer. So digits, letters, colours and counts are uniform; options are
-drawn so that the right one is exchangeable with the others; letters are shuffled. Options never tell
-what a video holds: they mix what it shows with what it does not.
+The text alone must not tell the answer. So digits, letters, colours and counts are uniform; options
+are drawn so that the right one is exchangeable with the others; letters are shuffled.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from videoseek_env.datasets.needle_scene import COLOURS, DIGITS, LETTERS, Event, EventKind, Scene
+from videoseek_env.datasets.needle_scene import COLOURS, DIGITS, LETTERS, Event, Scene
+from videoseek_env.datasets.needle_sizes import EventKind
 from videoseek_env.task import TaskKind
 
 OPTIONS: Final = 4
@@ -52,8 +52,9 @@ def ask(scene: Scene, kind: TaskKind, rng: np.random.Generator) -> Question | No
     Every template is as likely as the next, among those that the scene allows.
     """
     makers = MAKERS[kind]
-    for number in rng.permutation(len(makers)):
-        question = makers[number](scene, rng)
+    for number in rng.permutation(len(makers)).tolist():
+        maker: Maker = makers[number]
+        question = maker(scene, rng)
         if question is not None:
             return question
     return None
@@ -70,7 +71,7 @@ def _card_digit(scene: Scene, rng: np.random.Generator) -> Question | None:
         "What digit is written on the face of the {} card?",
         "Which digit appears when the {} card is face up?",
     ]).format(card.colour)  # fmt: skip
-    return _choose_digit("card_digit", text, card, [card], scene, rng)
+    return _choose_symbol("card_digit", text, [card], scene, rng)
 
 
 def _after_shape(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -83,7 +84,7 @@ def _after_shape(scene: Scene, rng: np.random.Generator) -> Question | None:
         "Which digit is on the {} card that appears {} the {} {}?",
         "Find the {} card {} the {} {}. Which digit does it show when it turns over?",
     ]).format("first" if when == "after" else "last", when, shape.colour, shape.symbol)  # fmt: skip
-    return _choose_digit("hop_card_digit", text, card, [shape, card], scene, rng)
+    return _choose_symbol("hop_card_digit", text, [shape, card], scene, rng)
 
 
 def _card_sum(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -105,12 +106,12 @@ def _card_sum(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _card_pair(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Two digits in order. The options are a grid of 2 x 2, so half the clues give half the answer."""
+    """Two digits in order; of a grid of 2 x 2 options, so half the clues give half the answer."""
     pair = _two_cards(scene, rng)
     if pair is None:
         return None
     text = _choice(rng, [
-        "Write down the digit of the {} card and then the digit of the {} card. Which number is it?",
+        "Write the digit of the {} card and then the digit of the {} card. Which number is it?",
         "Which number do you read if the {} card's digit comes first and the {} card's second?",
     ]).format(pair[0].colour, pair[1].colour)  # fmt: skip
     first, second = (
@@ -131,7 +132,7 @@ def _banner_letter(scene: Scene, rng: np.random.Generator) -> Question | None:
         "What letter does the {} banner carry?",
         "Read the {} banner. Which letter is on it?",
     ]).format(banner.colour)  # fmt: skip
-    return _choose_letter("banner_letter", text, banner, [banner], scene, rng)
+    return _choose_symbol("banner_letter", text, [banner], scene, rng)
 
 
 def _banner_colour(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -181,7 +182,7 @@ def _banner_after_shape(scene: Scene, rng: np.random.Generator) -> Question | No
         "Which letter is on the {} banner that appears {} the {} {}?",
         "Find the {} banner {} the {} {}. Which letter does it carry?",
     ]).format("first" if when == "after" else "last", when, shape.colour, shape.symbol)  # fmt: skip
-    return _choose_letter("hop_banner_letter", text, banner, [shape, banner], scene, rng)
+    return _choose_symbol("hop_banner_letter", text, [shape, banner], scene, rng)
 
 
 def _when(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -249,30 +250,24 @@ def _neighbour(
     return _choice(rng, found) if found else None
 
 
-def _choose_digit(
-    template: str,
-    text: str,
-    card: Event,
-    clues: list[Event],
-    scene: Scene,
-    rng: np.random.Generator,
+def _choose_symbol(
+    template: str, text: str, clues: list[Event], scene: Scene, rng: np.random.Generator
 ) -> Question:
-    options = _options(card.symbol, [e.symbol for e in scene.of_kind("card")], DIGITS, rng)
-    return _multiple_choice(template, text, options, clues, rng)
-
-
-def _choose_letter(
-    template: str, text: str, banner: Event, clues: list[Event], scene: Scene,
-    rng: np.random.Generator,
-) -> Question:  # fmt: skip
-    options = _options(banner.symbol, [e.symbol for e in scene.of_kind("banner")], LETTERS, rng)
+    """Which digit or letter: that of the last clue."""
+    event = clues[-1]
+    shown = [other.symbol for other in scene.of_kind(event.kind)]
+    options = _options(event.symbol, shown, DIGITS if event.kind == "card" else LETTERS, rng)
     return _multiple_choice(template, text, options, clues, rng)
 
 
 def _choose_colour(
-    template: str, text: str, event: Event, clues: list[Event], scene: Scene,
+    template: str,
+    text: str,
+    event: Event,
+    clues: list[Event],
+    scene: Scene,
     rng: np.random.Generator,
-) -> Question:  # fmt: skip
+) -> Question:
     shown = [other.colour for other in scene.of_kind(event.kind)]
     options = _options(event.colour, shown, list(COLOURS), rng)
     return _multiple_choice(template, text, options, clues, rng)

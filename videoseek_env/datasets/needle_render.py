@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import PictureType
 
 from videoseek_env.datasets import needle_sprites as sprites
 from videoseek_env.datasets.needle_config import NeedleConfig
@@ -37,7 +37,9 @@ Planes = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint
 def write_video(path: Path, scene: Scene, config: NeedleConfig) -> None:
     """Render a scene into an MP4 file.
 
-    The same scene gives the same bytes: one encoder thread, fixed settings, no creation time.
+    The same scene gives the same bytes: one encoder thread, fixed settings, no creation time. The
+    quantiser is constant and keyframes are set by hand, so that a frame's pixels follow from
+    what is shown since the last keyframe, and from nothing before.
 
     Raises:
         OSError: If the file can't be written.
@@ -50,21 +52,18 @@ def write_video(path: Path, scene: Scene, config: NeedleConfig) -> None:
         stream.thread_count = 1
         stream.options = {
             "preset": "ultrafast",
-            "crf": str(config.crf),
-            "x264-params": f"keyint={config.gop_frames}:min-keyint={config.gop_frames}:scenecut=0",
+            "qp": str(config.quantiser),
+            "forced-idr": "1",
+            "x264-params": "keyint=infinite:scenecut=0",
         }
-        for number, planes in enumerate(draw_frames(scene, config)):
-            frame = _to_frame(planes)
+        painter, keyframes = Painter(scene, config), scene.keyframes
+        for number in range(scene.timeline.frame_count):
+            frame = av.VideoFrame.from_ndarray(painter.draw(number), format="yuv420p")
+            if number in keyframes:
+                frame.pict_type = PictureType.I
             frame.pts, frame.time_base = number, tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def draw_frames(scene: Scene, config: NeedleConfig) -> Iterator[Planes]:
-    """Every frame of a scene in order; each is valid until the next one is drawn."""
-    painter = Painter(scene, config)
-    for frame in range(scene.timeline.frame_count):
-        yield painter.draw(frame)
 
 
 class Painter:
@@ -76,16 +75,14 @@ class Painter:
         self._background = _Background(config, rng)
         self._motes = [_Mote(config, rng) for _ in range(round(_MOTES * config.clutter))]
         self._layers: dict[tuple[Event, str], tuple[_Layer, _Layer]] = {}
-        shape = (config.height, config.width)
-        half = (config.height // 2, config.width // 2)
-        self._planes = (
-            np.empty(shape, np.uint8),
-            np.empty(half, np.uint8),
-            np.empty(half, np.uint8),
-        )
+        width, height = config.width, config.height
+        self._packed = np.empty((height * 3 // 2, width), np.uint8)
+        y, u, v = np.split(self._packed.reshape(-1), [width * height, width * height * 5 // 4])
+        half = (height // 2, width // 2)
+        self._planes = y.reshape(height, width), u.reshape(half), v.reshape(half)
 
-    def draw(self, frame: int) -> Planes:
-        """One frame; the arrays are used again by the next call."""
+    def draw(self, frame: int) -> npt.NDArray[np.uint8]:
+        """One frame as packed yuv420p, [H * 3 / 2, W]; the next call draws over it."""
         self._background.draw(self._planes, frame)
         for mote in self._motes:
             mote.draw(self._planes, frame)
@@ -95,14 +92,14 @@ class Painter:
                 away = 2 * (self._scene.sizes.height // 120)
                 shadow.blend(self._planes, event.x_px + away, event.y_px + away)
                 layer.blend(self._planes, event.x_px, event.y_px)
-        return self._planes
+        return self._packed
 
     def _layers_of(self, event: Event, side: str) -> tuple[_Layer, _Layer]:
         """Shadow and picture."""
         key = event, side
         if key not in self._layers:
             sprite = _SPRITES[side](event, self._scene.sizes)
-            dark = sprites.Sprite(np.zeros_like(sprite.rgb), sprite.alpha * np.float32(_SHADOW))
+            dark = sprites.Sprite(np.zeros_like(sprite.rgb), sprite.alpha * _SHADOW)
             self._layers[key] = _Layer.of(dark), _Layer.of(sprite)
         return self._layers[key]
 
@@ -164,7 +161,6 @@ class _Background:
     """A slow pan over a large, smooth texture that repeats without a seam."""
 
     def __init__(self, config: NeedleConfig, rng: np.random.Generator) -> None:
-        self._size = config.height, config.width
         steps = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)])
         self._step = steps[rng.integers(len(steps))] * _PAN_PX
         self._start = 2 * rng.integers(0, _TEXTURE_PX // 2, 2)
@@ -199,8 +195,9 @@ def _noise(rng: np.random.Generator, cycles: float) -> npt.NDArray[np.float64]:
     radius = np.hypot(frequency, frequency[:, None]) / cycles
     spectrum = np.fft.fft2(rng.standard_normal((_TEXTURE_PX, _TEXTURE_PX)))
     smooth = np.fft.ifft2(spectrum * np.exp(-(radius**2) / 2)).real
-    centred: npt.NDArray[np.float64] = smooth - smooth.mean()
-    return centred / centred.std()
+    centred = smooth - smooth.mean()
+    noise: npt.NDArray[np.float64] = centred / centred.std()
+    return noise
 
 
 class _Mote:
@@ -225,7 +222,7 @@ class _Mote:
 
 def to_yuv(rgb: npt.NDArray[np.uint8]) -> Planes:
     """RGB [H, W, 3] with even sides as 4:2:0 planes, BT.601, limited range."""
-    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
+    red, green, blue = (rgb[..., channel].astype(np.float64) for channel in range(3))
     y = 16 + 0.256788 * red + 0.504129 * green + 0.097906 * blue
     u = 128 - 0.148223 * red - 0.290993 * green + 0.439216 * blue
     v = 128 + 0.439216 * red - 0.367788 * green - 0.071427 * blue
@@ -233,16 +230,7 @@ def to_yuv(rgb: npt.NDArray[np.uint8]) -> Planes:
     return full, np.rint(_halve(u)).astype(np.uint8), np.rint(_halve(v)).astype(np.uint8)
 
 
-def _halve(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _halve(plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     height, width = plane.shape
-    halved: npt.NDArray[np.float32] = plane.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+    halved: npt.NDArray[np.float64] = plane.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return halved
-
-
-def _to_frame(planes: Planes) -> av.VideoFrame:
-    height, width = planes[0].shape
-    frame = av.VideoFrame(width, height, "yuv420p")
-    for target, plane in zip(frame.planes, planes, strict=True):
-        rows = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)
-        rows[: plane.shape[0], : plane.shape[1]] = plane
-    return frame

@@ -1,25 +1,23 @@
 """What a procedural video shows, and when: planned without drawing a pixel.
 
-Everything that a question asks about is an `Event`. Cards are the point of it: a card lies face down
-for so long that the overview surely shows it, and face up only between two overview frames. So the
-overview says *where* to look, and only a crop says *what* is there.
+Everything that a question asks about is an `Event`. Cards are the point of it: a card lies face
+down for so long that the overview surely shows it, and face up only between two overview frames.
+So the overview says *where* to look, and only a crop says *what* is there.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from videoseek_env.datasets.needle_config import NeedleConfig
-from videoseek_env.datasets.needle_timeline import Timeline
+from videoseek_env.datasets.needle_sizes import EventKind, Sizes, plan_sizes
+from videoseek_env.datasets.needle_timeline import TURN_FRAMES, Timeline
 from videoseek_env.errors import DatasetError
 from videoseek_env.segment import Segment
-
-EventKind = Literal["card", "banner", "shape"]
 
 COLOURS: Final = MappingProxyType(
     {
@@ -86,15 +84,32 @@ class Scene:
     counted_shape: str | None
     """The shape whose number of appearances is uniform on 1..4, so fit to be asked for."""
 
+    @property
+    def keyframes(self) -> frozenset[int]:
+        """Frames coded by themselves: at regular distances, and whenever a card has turned back.
+
+        The latter wipe out what compression would leave of the digit in the frames that follow.
+        """
+        turned = (event.reveal_frames for event in self.of_kind("card"))
+        wiped = {frames[1] + TURN_FRAMES for frames in turned if frames is not None}
+        timeline = self.timeline
+        return frozenset(wiped | set(range(0, timeline.frame_count, timeline.gop_frames)))
+
     def of_kind(self, kind: EventKind) -> list[Event]:
         """Its events of one kind, in order of time."""
         return [event for event in self.events if event.kind == kind]
 
     def describe(self, event: Event) -> dict[str, Any]:
-        """The event as a task's metadata holds it."""
+        """The event as a task's metadata holds it.
+
+        `kind`, `colour` and `symbol` are those of `Event`; `span` and `reveal` are [start, end) in
+        seconds, `reveal` None unless it is a card; `box` and `glyph_box` are [x, y, width, height]
+        in pixels of the video, `glyph_box` the 5 x 7 dots of the digit or letter, None for a shape.
+        """
         fps = self.timeline.fps
         span, reveal = event.span(fps), event.reveal(fps)
         width, height = self.sizes.box(event.kind)
+        glyph = self.sizes.glyph_box(event.kind)
         return {
             "kind": event.kind,
             "colour": event.colour,
@@ -102,89 +117,10 @@ class Scene:
             "span": [span.start_seconds, span.end_seconds],
             "reveal": None if reveal is None else [reveal.start_seconds, reveal.end_seconds],
             "box": [event.x_px, event.y_px, width, height],
+            "glyph_box": None
+            if glyph is None
+            else [event.x_px + glyph[0], event.y_px + glyph[1], *glyph[2:]],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large things are drawn, in pixels of the source video; all even."""
-
-    width: int
-    """Of the video."""
-    height: int
-    """Of the video."""
-    card_width: int
-    card_height: int
-    digit_scale: int
-    """Pixels a side of each dot of a card's 5 x 7 digit."""
-    banner_width: int
-    banner_height: int
-    letter_scale: int
-    """Pixels a side of each dot of a banner's 5 x 7 letter."""
-    shape_side: int
-
-    def box(self, kind: EventKind) -> tuple[int, int]:
-        """Width and height of an event."""
-        return {
-            "card": (self.card_width, self.card_height),
-            "banner": (self.banner_width, self.banner_height),
-            "shape": (self.shape_side, self.shape_side),
-        }[kind]
-
-
-OVERVIEW_THING_PX: Final = 28
-"""Pixels that a card's height should have in an overview frame, if the frame has them."""
-CROP_DIGIT_PX: Final = (8, 5)
-"""Height and width that a digit has at least in a fine crop of its card's span."""
-OVERVIEW_LETTER_PX: Final = (12, 8)
-"""Height and width that a letter has at least in an overview frame; half as much again if it fits."""
-
-
-def plan_sizes(config: NeedleConfig, timeline: Timeline) -> Sizes:
-    """Sizes at which the design budget can read digits in crops and letters in the overview.
-
-    Raises:
-        DatasetError: If a digit or letter had to be larger than the frame.
-    """
-    width, height = config.width, config.height
-    overview, crop = timeline.overview_size, timeline.longest_card_crop_size
-    share = min(0.8, max(0.46, OVERVIEW_THING_PX / overview.height))
-    thing = round(share * height)
-    digit = _dot_px(CROP_DIGIT_PX, crop.height / height, crop.width / width)
-    letter = _dot_px(OVERVIEW_LETTER_PX, overview.height / height, overview.width / width)
-    roomy = min(math.ceil(1.5 * letter), int(height * 0.96 / (7 * 1.4)))
-    digit, letter = max(digit, thing * 58 // 700), max(letter, roomy, thing * 58 // 700)
-    card_height = _even(max(thing, 7 * digit * 1.55))
-    banner_height = _even(7 * letter * 1.4)
-    sizes = Sizes(
-        width=width,
-        height=height,
-        card_height=card_height,
-        card_width=_even(max(card_height * 0.72, 5 * digit * 1.55)),
-        digit_scale=digit,
-        banner_height=banner_height,
-        banner_width=_even(min(width * 0.96, banner_height * 1.4)),
-        letter_scale=letter,
-        shape_side=_even(thing * 0.8),
-    )
-    for kind in ("card", "banner"):
-        box = sizes.box(kind)
-        if box[0] > width or box[1] > height:
-            raise DatasetError(
-                f"a readable {kind} would take {box[0]} x {box[1]} pixels of a video of {width} x "
-                f"{height} under the budget {config.design_budget.name!r}; use shorter videos, a "
-                "larger budget, or a squarer frame"
-            )
-    return sizes
-
-
-def _dot_px(least: tuple[int, int], vertical: float, horizontal: float) -> int:
-    """Pixels of a glyph's dot so that it keeps `least` height and width after resizing."""
-    return int(np.ceil(max(least[0] / (7 * vertical), least[1] / (5 * horizontal)) - 1e-9))
-
-
-def _even(value: float) -> int:
-    return 2 * round(value / 2)
 
 
 def plan_scene(config: NeedleConfig, index: int) -> Scene:
@@ -228,8 +164,8 @@ def _counts(config: NeedleConfig, timeline: Timeline) -> dict[EventKind, int]:
                 counts, growing = more, True
     if not timeline.has_room(counts["card"], counts["banner"] + counts["shape"]):
         raise DatasetError(
-            f"{counts['card']} cards, {counts['banner']} banners and {counts['shape']} shapes don't "
-            f"fit between the {timeline.samples} frames of the overview; ask for fewer"
+            f"{counts['card']} cards, {counts['banner']} banners and {counts['shape']} shapes "
+            f"don't fit between the {timeline.samples} frames of the overview; ask for fewer"
         )
     return counts
 

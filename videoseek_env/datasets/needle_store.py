@@ -1,9 +1,9 @@
 """A set of procedural videos on disk: made once, resumable, never half a file.
 
-A folder holds the videos, `annotations.jsonl` (the tasks, in the format of the "folder" dataset) and,
-written last, `manifest.json`. Until then `finished.jsonl` remembers which videos are whole. Every file
-is written under a temporary name and then renamed; since a video's bytes follow from its plan,
-processes that make the same set at the same time only repeat each other's work.
+A folder holds the videos, `annotations.jsonl` (the tasks, in the format of the "folder" dataset)
+and, written last, `manifest.json`. Until then `finished.jsonl` remembers which videos are whole.
+Every file is written under a temporary name and then renamed; since a video's bytes follow from its
+plan, processes that make the same set at the same time only repeat each other's work.
 """
 
 from __future__ import annotations
@@ -58,8 +58,15 @@ class VideoFile:
             if path.stat().st_size != self.size_bytes:
                 return False
             return not verify or _sha256(path) == self.sha256
-        except FileNotFoundError:
+        except OSError:
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    config: dict[str, Any]
+    videos: tuple[VideoFile, ...]
+    annotations_sha256: str
 
 
 def read_tasks(root: Path, config: NeedleConfig, *, verify: bool) -> list[VideoTask] | None:
@@ -71,17 +78,16 @@ def read_tasks(root: Path, config: NeedleConfig, *, verify: bool) -> list[VideoT
     manifest = _read_manifest(root)
     if manifest is None:
         return None
-    _check_config(root, manifest["config"], config)
-    if manifest["config"]["videos"] < config.videos:
-        return None
-    videos = [VideoFile(**fields) for fields in manifest["videos"][: config.videos]]
-    if not all(video.is_whole(root, verify=verify) for video in videos):
+    _check_config(root, manifest.config, config)
+    videos = manifest.videos[: config.videos]
+    whole = all(video.is_whole(root, verify=verify) for video in videos)
+    if len(videos) < config.videos or not whole:
         return None
     try:
         annotations = (root / ANNOTATIONS).read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
-    if hashlib.sha256(annotations).hexdigest() != manifest["annotations_sha256"]:
+    if hashlib.sha256(annotations).hexdigest() != manifest.annotations_sha256:
         return None
     records = map(json.loads, annotations.decode().splitlines())
     return [
@@ -203,29 +209,29 @@ def _explained(root: Path) -> Iterator[None]:
 def _known_files(root: Path, verify: bool) -> dict[str, VideoFile]:
     """Whole videos by key, from the manifest and from the journal of an unfinished run."""
     manifest = _read_manifest(root)
-    records = list(manifest["videos"]) if manifest else []
+    files = list(manifest.videos) if manifest else []
     with contextlib.suppress(FileNotFoundError):
-        for line in (root / JOURNAL).read_text(encoding="utf-8").splitlines():
+        for line in (root / JOURNAL).read_bytes().splitlines():
             # A killed process may have left half a line.
-            with contextlib.suppress(json.JSONDecodeError):
-                records.append(json.loads(line))
-    files = [VideoFile(**record) for record in records]
+            with contextlib.suppress(ValueError, TypeError):
+                files.append(VideoFile(**json.loads(line)))
     return {file.key: file for file in files if file.is_whole(root, verify=verify)}
 
 
-def _read_manifest(root: Path) -> dict[str, Any] | None:
+def _read_manifest(root: Path) -> _Manifest | None:
+    """The manifest, or None if there is none that can be read: then it is made again."""
     try:
-        manifest = json.loads((root / MANIFEST).read_bytes())
-    except (FileNotFoundError, ValueError):
+        fields = json.loads((root / MANIFEST).read_bytes())
+        videos = tuple(VideoFile(**video) for video in fields["videos"])
+        return _Manifest(dict(fields["config"]), videos, fields["annotations_sha256"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    wanted = {"config", "videos", "annotations_sha256"}
-    return manifest if isinstance(manifest, dict) and manifest.keys() == wanted else None
 
 
 def _check_config(root: Path, found: dict[str, Any], config: NeedleConfig) -> None:
     wanted = _stored(config)
-    names = sorted(found.keys() | wanted.keys() - {"videos"})
-    other = [name for name in names if name != "videos" and found.get(name) != wanted.get(name)]
+    names = sorted((found.keys() | wanted.keys()) - {"videos"})
+    other = [name for name in names if found.get(name) != wanted.get(name)]
     if other:
         raise DatasetError(
             f"{root} holds a needle set of another configuration (it differs in "

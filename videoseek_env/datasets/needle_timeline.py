@@ -19,8 +19,10 @@ TURN_FRAMES = 1
 """Frames that a card takes to turn, on either side of the reveal; they show no digit."""
 MARGIN_FRAMES = 1
 """Frames at least between an overview frame and the reveal; the turn fills them."""
-ATTEMPTS = 200
+ATTEMPTS = 100
 """Random placements to try before a video is given up."""
+PICKY_ATTEMPTS = 20
+"""How many of them insist on reveals that a crop meets twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Timeline:
 
     fps: int
     frame_count: int
+    gop_frames: int
     first_looks: npt.NDArray[np.int64]
     """The earlier of the exact and the keyframe overview's frame, [samples]."""
     last_looks: npt.NDArray[np.int64]
@@ -48,9 +51,9 @@ class Timeline:
     longest_card_crop_size: FrameSize
     """Pixels of a fine crop of the longest span that a card may have."""
     min_reveal_frames: int
-    """A crop of a card's span, one overview spacing wider on either side, meets as many surely."""
-    twice_reveal_frames: int
-    """A crop of the span itself meets as many at least twice."""
+    """A crop of a card's span surely meets a reveal of as many frames."""
+    good_reveal_frames: int
+    """It meets it twice, and a crop one overview spacing wider on either side meets it once."""
 
     @classmethod
     def of(cls, config: NeedleConfig, duration_seconds: float) -> Timeline:
@@ -62,7 +65,7 @@ class Timeline:
         fps, budget = config.fps, config.design_budget
         frames = max(2, round(duration_seconds * fps))
         count = _overview_frames(frames, fps, budget)
-        if not _can_hide(frames, fps, budget):
+        if config.cards != 0 and not _can_hide(frames, fps, budget):
             raise DatasetError(_too_dense(frames, fps, budget))
         times = np.arange(frames) / fps
         exact = evenly_spaced(times, 0, frames - 1, count)
@@ -75,14 +78,18 @@ class Timeline:
         return cls(
             fps=fps,
             frame_count=frames,
+            gop_frames=config.gop_frames,
             first_looks=np.minimum(exact, snapped),
             last_looks=np.maximum(exact, snapped),
             overview_size=clip_size(*size, count, quota=budget.overview, grid_px=budget.grid_px),
             longest_card_crop_size=clip_size(
                 *size, crop_count, quota=budget.crops["fine"], grid_px=budget.grid_px
             ),
-            min_reveal_frames=_stride(_padded_span_frames(spacing), fps, budget),
-            twice_reveal_frames=2 * _stride(longest, fps, budget),
+            min_reveal_frames=_stride(longest, fps, budget),
+            good_reveal_frames=max(
+                2 * _stride(longest, fps, budget),
+                _stride(longest + math.ceil(2 * spacing), fps, budget),
+            ),
         )
 
     @property
@@ -111,9 +118,11 @@ class Timeline:
             DatasetError: If no placement was found.
         """
         for attempt in range(ATTEMPTS):
-            # Spread out at first; packed towards the start when that keeps failing.
+            # Spread out and long to be seen at first; packed and brief when that keeps failing.
             spread = 1 - attempt / ATTEMPTS
-            spans = self._try_place(rng, is_card, spread)
+            good = attempt < PICKY_ATTEMPTS
+            room = self.good_reveal_frames if good else self.min_reveal_frames
+            spans = self._try_place(rng, is_card, spread, room)
             if spans is not None:
                 return spans
         raise DatasetError(
@@ -122,7 +131,7 @@ class Timeline:
         )
 
     def _try_place(
-        self, rng: np.random.Generator, is_card: list[bool], spread: float
+        self, rng: np.random.Generator, is_card: list[bool], spread: float, room: int
     ) -> list[Span] | None:
         needed = sum(3 if card else 2 for card in is_card)
         slack = max(0, int((self.samples - 2 - needed) * spread))
@@ -134,7 +143,7 @@ class Timeline:
             after = spans[-1].end_frame + self.spacing_frames + 1 if spans else 0.0
             found = None
             while found is None and sample + card < self.samples - 1:
-                found = self._span(rng, sample, card, after)
+                found = self._span(rng, sample, card, after, room)
                 sample += 1
             if found is None:
                 return None
@@ -142,7 +151,9 @@ class Timeline:
             sample += 1 + card
         return spans
 
-    def _span(self, rng: np.random.Generator, sample: int, card: bool, after: float) -> Span | None:
+    def _span(
+        self, rng: np.random.Generator, sample: int, card: bool, after: float, room: int
+    ) -> Span | None:
         """An event over the overview's frames `sample` (and the next, for a card), or None."""
         lead, tail = (MAX_LEAD * self.spacing_frames * rng.uniform(0.1, 1.0, 2)).tolist()
         first, last = int(self.first_looks[sample]), int(self.last_looks[sample + card])
@@ -152,17 +163,17 @@ class Timeline:
             return None
         if not card:
             return Span(start, end, None)
-        reveal = self._reveal(rng, sample)
+        reveal = self._reveal(rng, sample, room)
         return None if reveal is None else Span(start, end, reveal)
 
-    def _reveal(self, rng: np.random.Generator, sample: int) -> tuple[int, int] | None:
+    def _reveal(self, rng: np.random.Generator, sample: int, needed: int) -> tuple[int, int] | None:
         """Frames strictly between two overview frames, turns and margin apart."""
         earliest = int(self.last_looks[sample]) + 1 + MARGIN_FRAMES
         latest = int(self.first_looks[sample + 1]) - MARGIN_FRAMES
         room = latest - earliest
-        if room < self.min_reveal_frames:
+        if room < needed:
             return None
-        shortest = max(self.min_reveal_frames, min(room, self.twice_reveal_frames))
+        shortest = max(needed, min(room, self.good_reveal_frames))
         length = int(rng.integers(shortest, room + 1))
         start = earliest + int(rng.integers(0, room - length + 1))
         return start, start + length
@@ -189,14 +200,10 @@ def _longest_span_frames(spacing: float) -> int:
     return math.ceil((1 + 2 * MAX_LEAD + 0.4) * spacing) + 1
 
 
-def _padded_span_frames(spacing: float) -> int:
-    return _longest_span_frames(spacing) + math.ceil(2 * spacing)
-
-
 def _can_hide(frames: int, fps: int, budget: Budget) -> bool:
     spacing = (frames - 1) / (_overview_frames(frames, fps, budget) - 1)
     room = math.floor(spacing) - 1 - 2 * MARGIN_FRAMES
-    return room >= _stride(_padded_span_frames(spacing), fps, budget)
+    return room >= _stride(_longest_span_frames(spacing), fps, budget)
 
 
 def _too_dense(frames: int, fps: int, budget: Budget) -> str:
@@ -206,7 +213,7 @@ def _too_dense(frames: int, fps: int, budget: Budget) -> str:
     count = _overview_frames(frames, fps, budget)
     return (
         f"the budget {budget.name!r} takes {count} overview frames of a video of "
-        f"{frames / fps:.0f} seconds at {fps} fps: no digit can hide between them that a crop would "
-        f"surely show. Use videos of at least {math.ceil(longer / fps)} seconds, or a budget with "
-        "fewer overview frames"
+        f"{frames / fps:.0f} seconds at {fps} fps: no digit can hide between them that a crop "
+        f"would surely show. Use videos of at least {math.ceil(longer / fps)} seconds, or a "
+        "budget with fewer overview frames"
     )

@@ -145,6 +145,8 @@ class DecordReader:
         count = self.info.frame_count
         if len(decoder) != count:
             raise self._error(f"it counts {len(decoder)} frames, the container shows {count}")
+        if decoder.get_key_indices() != self.keyframe_indices.tolist():
+            raise self._error("its keyframes are not the container's")
         starts = decoder.get_frame_timestamp(range(count))[:, 0]
         tolerance_seconds = 1e-3 + 1e-6 * self.info.duration_seconds  # it computes in float32
         if np.abs(starts - self.timestamps).max() > tolerance_seconds:
@@ -178,8 +180,12 @@ def _known_to_be_wrong(index: VideoIndex) -> str | None:
         return "decord shows frames that the file's edit list hides"
     if index.frames.pts[0] != 0:
         return "decord shifts videos that don't start at zero"
+    if index.frames.has_open_groups:
+        return "decord miscounts from the keyframes of open groups of pictures"
     if index.orientation.is_mirrored:
         return "decord ignores the mirroring in the display matrix"
+    if index.orientation.is_sideways:
+        return "decord can't resize videos that are turned by a quarter"
     return None
 
 

@@ -39,6 +39,8 @@ class FrameTable:
     """Place of each entry point's packet in decoding order, [E]."""
     keyframe_indices: npt.NDArray[np.int64]
     """Frames that are entry points, ascending, [K]."""
+    has_open_groups: bool
+    """Some frames are decoded after a keyframe but shown before it, and need the group before."""
     has_hidden_packets: bool
     """Some packets are decoded but never shown: an edit list cuts them off."""
 
@@ -78,15 +80,18 @@ def frame_table(packets: PacketTable) -> FrameTable | None:
         return None
     position = position[first]
     is_entry = packets.is_keyframe[position]
+    latest_entry = np.searchsorted(entry_position, position, "right") - 1
+    entry = _entries(pts, latest_entry, entry_pts)
     return FrameTable(
         pts=_read_only(pts),
         last_duration=_last_duration(pts, packets.duration[position[-1]]),
         decode_position=_read_only(position),
-        entry=_read_only(_entries(pts, position, entry_pts, entry_position)),
+        entry=_read_only(entry),
         entry_pts=_read_only(entry_pts),
         entry_dts=_read_only(packets.dts[entry_position]),
         entry_position=_read_only(entry_position),
         keyframe_indices=_read_only(np.flatnonzero(is_entry)),
+        has_open_groups=bool((entry != latest_entry).any()),
         has_hidden_packets=bool(packets.is_discarded.any()),
     )
 
@@ -98,18 +103,17 @@ def seconds_of(pts: npt.NDArray[np.int64], time_base: Fraction) -> npt.NDArray[n
 
 def _entries(
     pts: npt.NDArray[np.int64],
-    position: npt.NDArray[np.int64],
+    latest_entry: npt.NDArray[np.int64],
     entry_pts: npt.NDArray[np.int64],
-    entry_position: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
     """The last entry point at or before each frame, in decoding and in presentation order.
 
-    A frame that is decoded after a keyframe but shown before it (an open GOP) refers to frames before
-    that keyframe, so its entry point is the one before.
+    A frame that is decoded after a keyframe but shown before it (an open group) refers to frames
+    before that keyframe, so its entry point is the one before.
     """
-    entry = np.searchsorted(entry_position, position, "right") - 1
-    while (too_late := (entry_pts[entry] > pts) & (entry > 0)).any():
-        entry = entry - too_late
+    entry = latest_entry
+    while (is_too_late := (entry_pts[entry] > pts) & (entry > 0)).any():
+        entry = entry - is_too_late
     return entry
 
 

@@ -31,6 +31,9 @@ def _write(folder: Path, name: str) -> Path:
         case "hevc_open_gop.mp4":
             options = {"x265-params": f"{OPEN_GOP}:log-level=none"}
             return write_video(path, FRAME_COUNT, codec="libx265", b_frames=3, options=options)
+        case "hevc_closed_gop.mp4":
+            options = {"x265-params": "open-gop=0:log-level=none"}
+            return write_video(path, FRAME_COUNT, codec="libx265", b_frames=3, options=options)
         case "vp9.webm":
             return write_video(path, FRAME_COUNT, codec="libvpx-vp9")
         case "vp9_odd.webm":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.synthetic_video import UNREADABLE, read_barcode, write_audio
+from tests.synthetic_video import read_barcode, write_audio
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video import Backend, open_video
 
@@ -90,29 +90,69 @@ def test_what_is_no_video_is_refused_at_once(
     assert capfd.readouterr().err == ""
 
 
-def _barcodes_or_none(path: Path, indices: list[int]) -> list[int] | None:
-    """What is read, or None where that is refused."""
+def _read_or_refused(path: Path, index: int) -> int | None:
+    """The barcode that is read, or None where that is refused."""
     try:
-        return [read_barcode(frame) for frame in open_video(path, "pyav").read(indices)]
+        return read_barcode(open_video(path, "pyav").read([index])[0])
     except VideoDecodeError:
         return None
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm", "av1.mp4", "h264.ts"])
-def test_corrupt_bytes_never_give_another_frame(
+FUZZED = ["h264.mp4", "hevc.mp4", "vp9.webm", "av1.mp4", "h264.ts", "h264.mkv", "fragmented.mp4"]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_open_gop.mp4", "h264.mkv", "h264.ts"])
+def test_lost_bytes_never_give_another_frame(
     tmp_path: Path, video: VideoFactory, name: str
 ) -> None:
-    source = video(name)
-    sound = source.read_bytes()
-    count = open_video(source).info.frame_count
+    sound = video(name).read_bytes()
+    count = open_video(video(name)).info.frame_count
+    begin, end = len(sound) // 4, len(sound) * 3 // 5  # media only: no index, no header
     rng = np.random.default_rng(7)
-    path = tmp_path / name
-    for _ in range(25):
+    outcomes = []
+    for attempt in range(20):
+        lost, at = int(rng.integers(20, 200)), int(rng.integers(begin, end - 200))
+        path = tmp_path / f"{attempt}_{name}"
+        path.write_bytes(sound[:at] + bytes(lost) + sound[at + lost :])
+        for index in rng.integers(0, count, 5).tolist():
+            read = _read_or_refused(path, index)
+            assert read in (None, index)
+            outcomes.append(read)
+    assert None in outcomes
+    assert any(read is not None for read in outcomes)
+
+
+@pytest.mark.parametrize("name", FUZZED)
+def test_random_corruption_raises_nothing_but_decode_errors(
+    tmp_path: Path, video: VideoFactory, name: str
+) -> None:
+    sound = video(name).read_bytes()
+    rng = np.random.default_rng(3)
+    for attempt in range(30):
         data = bytearray(sound)
         for place in rng.integers(0, len(data), 4):
             data[place] ^= int(rng.integers(1, 256))
+        path = tmp_path / f"{attempt}_{name}"
         path.write_bytes(data)
-        indices = rng.integers(0, count, 3).tolist()
-        for index in indices:
-            read = _barcodes_or_none(path, [index])
-            assert read in (None, [index], [UNREADABLE])
+        try:
+            reader = open_video(path, "pyav")
+            indices = rng.integers(0, reader.info.frame_count, 5)
+            assert reader.read(indices.tolist(), 24, 32).shape == (5, 24, 32, 3)
+        except VideoDecodeError:
+            pass
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("name", FUZZED)
+def test_a_cut_anywhere_gives_right_frames_or_a_refusal(
+    tmp_path: Path, video: VideoFactory, name: str, share: float
+) -> None:
+    path = _cut(video(name), tmp_path / name, share)
+    begun = time.monotonic()
+    try:
+        reader = open_video(path, "pyav")
+        last = reader.info.frame_count - 1
+        assert read_barcode(reader.read([last])[0]) == last
+    except VideoDecodeError:
+        pass
+    assert time.monotonic() - begun < 2

@@ -1,0 +1,127 @@
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.cli import main
+from agents.doctor import check_backends, check_codecs, check_core, check_extras
+from agents.episode import read_episodes
+from agents.play import as_reply
+from videoseek_env.action import Crop, FinalAnswer, parse_reply
+from videoseek_env.segment import Segment
+from videoseek_env.trajectory import EndReason, read_trajectories
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, typed: str = "") -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["videoseek", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+def test_the_demo_plays_every_baseline_and_writes_a_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(
+        monkeypatch, "demo", "--videos", "1", "--tasks-per-video", "6", "--out", str(tmp_path)
+    )
+    printed = capsys.readouterr().out
+    assert code == 0
+    for word in ("random", "single turn", "seeker", "oracle", "accuracy", "report.html"):
+        assert word in printed
+    episodes = list(read_episodes(tmp_path / "episodes.jsonl"))
+    assert len(episodes) == 4 * 6
+    oracle = [episode for episode in episodes if episode.policy == "oracle"]
+    assert all(episode.reward.parts["acc"] == 1 for episode in oracle)
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_a_person_plays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = "what?\ncrop 10 20 fine\nanswer A\n"
+    assert run(monkeypatch, "play", "--seed", "3", "--out", str(tmp_path), typed=typed) == 0
+    printed = capsys.readouterr().out
+    assert "crop START END" in printed and "Crop: 20 frames from 10.0 s to 20.0 s" in printed
+    (trajectory,) = read_trajectories(tmp_path / "trajectories.jsonl")
+    assert trajectory.crops == (Crop(Segment(10.0, 20.0), "fine"),)
+    assert trajectory.answer == "A"
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "observation_0.png",
+        "observation_1.png",
+    }
+
+
+def test_a_person_who_stops_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(monkeypatch, "play", "--out", str(tmp_path), typed="crop 10 20 coarse\n") == 1
+    (trajectory,) = read_trajectories(tmp_path / "trajectories.jsonl")
+    assert trajectory.end_reason is EndReason.ABANDONED
+    assert len(trajectory.turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("play", "--task", "nope"), "no task 'nope'"),
+        (("play", "--budget", "huge"), "no budget is named 'huge'"),
+        (("play", "--annotations", "/no/such/folder"), "/no/such/folder"),
+        (("demo", "--videos", "0"), "videos must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    code = run(monkeypatch, *arguments)
+    assert isinstance(code, str) and message in code and "\n" not in code
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("crop 3 9.5 Medium", Crop(Segment(3.0, 9.5), "medium")),
+        ("  answer  (B) blue ", FinalAnswer("(B) blue")),
+        ("<answer>C</answer>", FinalAnswer("C")),
+    ],
+)
+def test_what_a_person_may_type(line: str, action: object) -> None:
+    reply = as_reply(line)
+    assert reply is not None and parse_reply(reply, duration_seconds=60.0) == action
+
+
+@pytest.mark.parametrize("line", ["", "crop 9 3 fine", "crop a b fine", "crop 1 5 ultra", "B"])
+def test_what_a_person_mistypes_costs_no_turn(line: str) -> None:
+    assert as_reply(line) is None
+
+
+def test_the_doctor_finds_the_core_and_names_commands_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "doctor") == 0
+    assert "Ready" in capsys.readouterr().out
+    checks = [*check_core(), *check_codecs(), *check_backends(), *check_extras()]
+    assert {"numpy", "h264 decoder", "backend pyav", "backend decord", "extra trl"} <= {
+        check.name for check in checks
+    }
+    for check in checks:
+        assert check.is_ok or not check.is_required
+        assert check.is_ok or "pip install" in check.detail
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['videoseek', '--help']\n"
+        "from agents.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'gymnasium', 'av', 'decord', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "demo" in result.stdout
