@@ -28,7 +28,7 @@ class NeedleConfig:
         BudgetError: If no preset has the budget's name.
     """
 
-    videos: int = 5
+    videos: int = 4
     """Number of videos; a larger set starts with the videos of a smaller one."""
     tasks_per_video: int = 6
     """Questions about each video, going round the kinds; some may repeat where they are many."""
@@ -40,7 +40,7 @@ class NeedleConfig:
     """Pixels, even."""
     fps: int = 5
     """Frames per second, at least 1."""
-    duration_seconds: tuple[float, float] = (180.0, 240.0)
+    duration_seconds: tuple[float, float] = (210.0, 240.0)
     """Shortest and longest video in seconds, both included."""
     gop_frames: int = 50
     """Frames from one keyframe to the next; each card adds one more when it turns back."""

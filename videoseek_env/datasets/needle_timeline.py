@@ -73,6 +73,8 @@ class Timeline:
         snapped = snap_to_keyframes(exact, times, keyframes)
         spacing = (frames - 1) / (count - 1)
         longest = _longest_span_frames(spacing)
+        wider = longest + math.ceil(2 * spacing)
+        stride = _span_stride(spacing, fps, budget)
         crop_count = _crop_frames(longest, fps, budget)
         size = (config.height, config.width)
         return cls(
@@ -85,11 +87,8 @@ class Timeline:
             longest_card_crop_size=clip_size(
                 *size, crop_count, quota=budget.crops["fine"], grid_px=budget.grid_px
             ),
-            min_reveal_frames=_stride(longest, fps, budget),
-            good_reveal_frames=max(
-                2 * _stride(longest, fps, budget),
-                _stride(longest + math.ceil(2 * spacing), fps, budget),
-            ),
+            min_reveal_frames=stride,
+            good_reveal_frames=max(2 * stride, _stride(wider, wider, fps, budget)),
         )
 
     @property
@@ -184,15 +183,26 @@ def _overview_frames(frames: int, fps: int, budget: Budget) -> int:
 
 
 def _crop_frames(length: int, fps: int, budget: Budget) -> int:
+    """Frames of a crop of a span of `length` frames; the one at its end is shown too."""
     return frame_count(
-        length / fps, length, sampling_fps=budget.sampling_fps, max_frames=budget.max_crop_frames
+        length / fps,
+        length + 1,
+        sampling_fps=budget.sampling_fps,
+        max_frames=budget.max_crop_frames,
     )
 
 
-def _stride(length: int, fps: int, budget: Budget) -> int:
-    """Frames from one frame of a crop of `length` frames to the next, at most."""
-    count = _crop_frames(length + 1, fps, budget)
-    return math.ceil(length / max(1, count - 1))
+def _stride(shortest: int, longest: int, fps: int, budget: Budget) -> int:
+    """Frames between two frames of a crop, at most, for spans of that many frames."""
+    # Counts are even, which matters least for long spans; a limit on frames matters for them only.
+    lengths = [longest, *range(shortest, min(longest, shortest + 4 * fps))]
+    return max(
+        math.ceil(length / max(1, _crop_frames(length, fps, budget) - 1)) for length in lengths
+    )
+
+
+def _span_stride(spacing: float, fps: int, budget: Budget) -> int:
+    return _stride(math.ceil(spacing), _longest_span_frames(spacing), fps, budget)
 
 
 def _longest_span_frames(spacing: float) -> int:
@@ -203,7 +213,7 @@ def _longest_span_frames(spacing: float) -> int:
 def _can_hide(frames: int, fps: int, budget: Budget) -> bool:
     spacing = (frames - 1) / (_overview_frames(frames, fps, budget) - 1)
     room = math.floor(spacing) - 1 - 2 * MARGIN_FRAMES
-    return room >= _stride(_longest_span_frames(spacing), fps, budget)
+    return room >= _span_stride(spacing, fps, budget)
 
 
 def _too_dense(frames: int, fps: int, budget: Budget) -> str:

@@ -10,6 +10,7 @@ import av
 from av import Packet, VideoFrame
 
 from videoseek_env.errors import VideoDecodeError
+from videoseek_env.video.h264 import is_unreferenced, length_prefix_bytes
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.packets import NO_TIME
 from videoseek_env.video.probe import REENCODE_FILE, decode_errors, open_stream
@@ -21,9 +22,6 @@ SEEK_COST_FRAMES = 3
 
 _STEP_BACK_SECONDS = (0, 2, 30, 600)
 """How much earlier to seek when a seek went too far, as it does in .ts files."""
-
-_SKIPS_UNREFERENCED = frozenset({"h264"})
-"""Codecs whose frames that nothing refers to are marked as such, so that dropping them is exact."""
 
 
 class FrameDecoder:
@@ -39,7 +37,8 @@ class FrameDecoder:
         opened = open_stream(path, BACKEND)
         self._container, self._stream = opened.container, opened.stream
         self._codec = opened.stream.codec_context
-        self._may_skip = index.info.codec in _SKIPS_UNREFERENCED
+        is_h264 = index.info.codec == "h264"
+        self._prefix_bytes = length_prefix_bytes(self._codec.extradata) if is_h264 else None
         self._at: int | None = None
         """The frame that was decoded last, if decoding can go on from it."""
         self._decoded: Iterator[tuple[VideoFrame, bool]] = iter(())
@@ -97,7 +96,6 @@ class FrameDecoder:
         """Decode one packet and drain the decoder: no frame but the keyframe itself."""
         self._at = None
         packet = next(self._packets_from(entry))
-        self._codec.skip_frame = "DEFAULT"
         frames = [*self._codec.decode(packet), *self._codec.decode(None)]
         if len(frames) != 1 or frames[0].pts != packet.pts or frames[0].is_corrupt:
             raise self._missing(int(self._index.frames.entry_pts[entry]))
@@ -121,29 +119,29 @@ class FrameDecoder:
 
     def _decode(self, packets: Iterator[Packet]) -> Iterator[tuple[VideoFrame, bool]]:
         """Frames in presentation order, and whether each can be trusted."""
-        is_sound = True
+        trust = _Trust()
         for packet in packets:
-            self._set_skipping(packet)
+            if self._is_needless(packet):
+                continue
+            trust.sent(packet)
             try:
                 frames = self._codec.decode(packet if packet.size else None)
             except av.InvalidDataError:
-                is_sound = False
+                trust.lost(packet)
                 continue
-            is_sound = is_sound and not packet.is_corrupt
             for frame in frames:
-                if frame.is_corrupt:
-                    is_sound = False
-                elif frame.key_frame:
-                    is_sound = True
-                yield frame, is_sound
+                yield frame, trust.received(frame)
 
-    def _set_skipping(self, packet: Packet) -> None:
-        """Skip frames that nobody wants and nothing refers to; past the last wanted one, skip none."""
-        pts = packet.pts
-        is_needed = pts is None or pts in self._wanted_pts or pts > self._last_wanted_pts
-        skip = "NONREF" if self._may_skip and not is_needed else "DEFAULT"
-        if self._codec.skip_frame != skip:
-            self._codec.skip_frame = skip
+    def _is_needless(self, packet: Packet) -> bool:
+        """Nobody wants the frame and no frame refers to it.
+
+        Frames past the last wanted one are never left out: the next read may want them.
+        """
+        if self._prefix_bytes is None or packet.pts is None or packet.is_keyframe:
+            return False
+        if packet.pts in self._wanted_pts or packet.pts > self._last_wanted_pts:
+            return False
+        return is_unreferenced(memoryview(packet), self._prefix_bytes)
 
     def _packets_from(self, entry: int) -> Iterator[Packet]:
         """The packets from an entry point on, wherever the container's seek landed."""
@@ -172,3 +170,35 @@ class FrameDecoder:
         seconds = float(pts * self._index.time_base)
         cause = f"the frame at {seconds:.3f} s, or one that it is drawn over, is damaged"
         return VideoDecodeError(str(self._path), BACKEND, cause, REENCODE_FILE)
+
+
+class _Trust:
+    """Which frames may be drawn over damage: those sent after it, up to the next keyframe.
+
+    Frames leave the decoder later than they were sent, so trust goes by what was sent before what.
+    """
+
+    def __init__(self) -> None:
+        self._group_is_sound = self._group_before_is_sound = True
+        self._keyframe_pts = NO_TIME
+        self._pending: dict[int | None, bool] = {}
+
+    def sent(self, packet: Packet) -> None:
+        if packet.is_keyframe and packet.pts is not None:
+            self._group_before_is_sound, self._group_is_sound = self._group_is_sound, True
+            self._keyframe_pts = packet.pts
+        if packet.is_corrupt:
+            self._group_is_sound = False
+        leads_keyframe = packet.pts is None or packet.pts < self._keyframe_pts
+        is_sound = self._group_is_sound and (not leads_keyframe or self._group_before_is_sound)
+        self._pending[packet.pts] = is_sound
+
+    def lost(self, packet: Packet) -> None:
+        self._pending.pop(packet.pts, None)
+        self._group_is_sound = False
+
+    def received(self, frame: VideoFrame) -> bool:
+        if frame.is_corrupt:
+            self._group_is_sound = False
+            self._pending = dict.fromkeys(self._pending, False)
+        return self._pending.pop(frame.pts, False)

@@ -38,7 +38,7 @@ def test_a_field_out_of_range_is_named(fields: dict[str, Any], message: str) -> 
 
 
 def test_an_unknown_budget_is_answered_with_the_presets() -> None:
-    with pytest.raises(BudgetError, match="choose one of qwen2.5-vl, qwen3-vl, laptop, tiny"):
+    with pytest.raises(BudgetError, match=r"choose one of qwen2.5-vl, qwen3-vl, laptop, tiny"):
         NeedleConfig(budget="huge")
 
 

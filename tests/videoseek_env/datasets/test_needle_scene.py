@@ -203,7 +203,7 @@ def test_an_overview_without_gaps_is_refused_with_the_length_that_would_do() -> 
     except DatasetError as error:
         seconds = float(str(error).split("at least ")[1].split(" ")[0])
     plan_scene(NeedleConfig(budget="qwen2.5-vl", duration_seconds=(seconds, seconds)), 0)
-    assert seconds < 1200
+    assert seconds < 1300
 
 
 def test_without_cards_a_dense_overview_will_do() -> None:
@@ -213,7 +213,7 @@ def test_without_cards_a_dense_overview_will_do() -> None:
 
 def test_things_that_do_not_fit_the_frame_are_refused() -> None:
     config = NeedleConfig(budget=TINY, width=3000, height=64)
-    with pytest.raises(DatasetError, match="a readable banner would take .* a squarer frame"):
+    with pytest.raises(DatasetError, match=r"a readable card would take .* a squarer frame"):
         plan_scene(config, 0)
 
 
@@ -227,10 +227,10 @@ def test_no_jitter_is_the_centre() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    minutes=st.floats(5, 600), fps=st.integers(1, 30), gop=st.integers(1, 400),
+    minutes=st.floats(4, 600), fps=st.integers(2, 30), gop=st.integers(1, 400),
     seed=st.integers(0, 2**40),
 )  # fmt: skip
-def test_any_video_of_five_minutes_or_more_can_hide_digits_from_a_laptop(
+def test_any_video_of_four_minutes_or_more_can_hide_digits_from_a_laptop(
     minutes: float, fps: int, gop: int, seed: int
 ) -> None:
     duration = 60 * minutes
