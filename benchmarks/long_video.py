@@ -1,4 +1,4 @@
-"""Long test videos for the benchmarks: a camera panning over a textured plane, past a moving box."""
+"""Long test videos for the benchmarks: a camera pans over a textured plane, past a moving box."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 
 GRID_ROWS = 4
 GRID_COLUMNS = 4
@@ -103,6 +105,8 @@ def write_video(
     unit = Fraction(1, ticks_per_second)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
+        if not isinstance(stream, VideoStream):
+            raise TypeError(f"{codec} encodes no video")
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         stream.codec_context.time_base = unit
         stream.codec_context.gop_size = gop_frames
@@ -150,6 +154,8 @@ def write_audio(path: Path, seconds: int = 1) -> Path:
     """Write a file with sound and no picture."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
+        if not isinstance(stream, AudioStream):
+            raise TypeError("aac encodes no sound")
         stream.layout = "mono"
         for block in range(seconds * 16):
             samples = np.zeros((1, 1000), np.float32)
@@ -169,7 +175,7 @@ _MATRICES = {
 
 
 def rotate(source: Path, target: Path, clockwise_degrees: int, *, mirrored: bool = False) -> Path:
-    """Copy an .mp4 with a display matrix that turns it clockwise (after mirroring left to right)."""
+    """Copy an .mp4 with a display matrix that mirrors it left to right, then turns it clockwise."""
     data = bytearray(source.read_bytes())
     a, b, c, d = _MATRICES[clockwise_degrees]
     if mirrored:

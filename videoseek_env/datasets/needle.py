@@ -20,7 +20,7 @@ from videoseek_env.datasets.needle_progress import Progress, shown
 from videoseek_env.datasets.needle_questions import Question, ask
 from videoseek_env.datasets.needle_scene import Scene, plan_scene
 from videoseek_env.errors import DatasetError
-from videoseek_env.task import VideoTask
+from videoseek_env.task import TaskKind, VideoTask
 
 MAX_WORKERS = 8
 """Threads that render, unless told otherwise; never more than the machine has cores."""
@@ -142,7 +142,7 @@ def _config(config: NeedleConfig | None, fields: dict[str, Any]) -> NeedleConfig
 
 
 def _task(
-    config: NeedleConfig, scene: Scene, question: Question, kind: Any, number: int
+    config: NeedleConfig, scene: Scene, question: Question, kind: TaskKind, number: int
 ) -> VideoTask:
     fps = scene.timeline.fps
     return VideoTask(

@@ -196,9 +196,11 @@ def _stride(shortest: int, longest: int, fps: int, budget: Budget) -> int:
     """Frames between two frames of a crop, at most, for spans of that many frames."""
     # Counts are even, which matters least for long spans; a limit on frames matters for them only.
     lengths = [longest, *range(shortest, min(longest, shortest + 4 * fps))]
-    return max(
-        math.ceil(length / max(1, _crop_frames(length, fps, budget) - 1)) for length in lengths
-    )
+    strides: list[int] = []
+    for length in lengths:
+        steps = max(1, _crop_frames(length, fps, budget) - 1)
+        strides.append(math.ceil(length / steps))
+    return max(strides)
 
 
 def _span_stride(spacing: float, fps: int, budget: Budget) -> int:

@@ -47,8 +47,8 @@ class ClipCache:
     """Clips by file, frames and size, the least recently used dropped first.
 
     Thread-safe. Equal requests at the same time decode once; if that fails, each of them gets the
-    error, and the next request tries again. A forked child keeps what its parent had. A pickled cache
-    arrives empty.
+    error, and the next request tries again. A forked child keeps what its parent had. A pickled
+    cache arrives empty.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -26,8 +26,8 @@ class DecoderPool:
     def of_this_process(self) -> DecoderPool:
         """This pool, or after a fork a new one: the parent's decoders must not be touched.
 
-        Freeing them could wait for ever on a lock that a thread of the parent held, so they are left
-        to lie.
+        Freeing them could wait for ever on a lock that a thread of the parent held, so they are
+        left to lie.
         """
         if self._pid == os.getpid():
             return self

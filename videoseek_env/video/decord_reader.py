@@ -31,7 +31,7 @@ _ANY_RECOVERED_FRAME = 1e-9
 
 
 class DecordReader:
-    """Frames of one video file by index. Safe from several threads, one at a time, and after a fork.
+    """Frames of one video file by index. Safe from several threads, in turns, and after a fork.
 
     The index and the timestamps are those of PyAV. Files of which decord is known to be wrong are
     refused before it opens them; the others only if its own timeline agrees with the index. Unlike
@@ -167,7 +167,7 @@ class _Opened:
 
 
 _ABANDONED: list[_Opened] = []
-"""Decoders inherited by a fork: freeing them could hang, so they are kept until the process ends."""
+"""Decoders inherited by a fork: freeing them could hang, so they are kept."""
 
 
 def _known_to_be_wrong(index: VideoIndex) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av import Packet, VideoFrame
+from av.video.stream import VideoStream
 
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video.h264 import is_unreferenced, length_prefix_bytes
@@ -27,9 +28,9 @@ _STEP_BACK_SECONDS = (0, 2, 30, 600)
 class FrameDecoder:
     """Decodes frames by index. For one thread at a time, in the process that made it.
 
-    Frames are told apart by their presentation time, never by counting: a frame that is not there is
-    an error, not a wrong frame. What follows a damaged frame within its group of pictures is refused,
-    since it may be drawn over the damage.
+    Frames are told apart by their presentation time, never by counting: a frame that is not there
+    is an error, not a wrong frame. What follows a damaged frame within its group of pictures is
+    refused, since it may be drawn over the damage.
     """
 
     def __init__(self, path: Path, index: VideoIndex) -> None:
@@ -117,7 +118,7 @@ class FrameDecoder:
             return frame
         raise self._missing(wanted)
 
-    def _decode(self, packets: Iterator[Packet]) -> Iterator[tuple[VideoFrame, bool]]:
+    def _decode(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
         """Frames in presentation order, and whether each can be trusted."""
         trust = _Trust()
         for packet in packets:
@@ -132,7 +133,7 @@ class FrameDecoder:
             for frame in frames:
                 yield frame, trust.received(frame)
 
-    def _is_needless(self, packet: Packet) -> bool:
+    def _is_needless(self, packet: Packet[VideoStream]) -> bool:
         """Nobody wants the frame and no frame refers to it.
 
         Frames past the last wanted one are never left out: the next read may want them.
@@ -143,7 +144,7 @@ class FrameDecoder:
             return False
         return is_unreferenced(memoryview(packet), self._prefix_bytes)
 
-    def _packets_from(self, entry: int) -> Iterator[Packet]:
+    def _packets_from(self, entry: int) -> Iterator[Packet[VideoStream]]:
         """The packets from an entry point on, wherever the container's seek landed."""
         entry_pts = int(self._index.frames.entry_pts[entry])
         target = self._seek_time(entry, entry_pts)
@@ -183,7 +184,7 @@ class _Trust:
         self._keyframe_pts = NO_TIME
         self._pending: dict[int | None, bool] = {}
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[VideoStream]) -> None:
         if packet.is_keyframe and packet.pts is not None:
             self._group_before_is_sound, self._group_is_sound = self._group_is_sound, True
             self._keyframe_pts = packet.pts
@@ -193,7 +194,7 @@ class _Trust:
         is_sound = self._group_is_sound and (not leads_keyframe or self._group_before_is_sound)
         self._pending[packet.pts] = is_sound
 
-    def lost(self, packet: Packet) -> None:
+    def lost(self, packet: Packet[VideoStream]) -> None:
         self._pending.pop(packet.pts, None)
         self._group_is_sound = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -31,8 +32,8 @@ _REMEDY = "Replace the folder's images; all must be .jpg or .png files of one si
 class FrameFolderReader:
     """Frames of one folder by index, in natural order of their names ("2.jpg" before "10.jpg").
 
-    Frame `i` is shown at `i / frame_fps` seconds; every frame is a keyframe. Holds nothing open, so it
-    is safe from several threads and after a fork.
+    Frame `i` is shown at `i / frame_fps` seconds; every frame is a keyframe. Holds nothing open, so
+    it is safe from several threads and after a fork.
     """
 
     def __init__(self, path: str, *, frame_fps: float | None, threads: int | None = None) -> None:
@@ -100,7 +101,7 @@ class FrameFolderReader:
 
         parts = min(self._threads or available_cores(), max(len(unique.ascending), 1))
         bounds = np.linspace(0, len(unique.ascending), parts + 1).astype(int).tolist()
-        run_all(decode, [range(*pair) for pair in zip(bounds, bounds[1:], strict=False)])
+        run_all(decode, [range(*pair) for pair in pairwise(bounds)])
         return unique.restore(out)
 
     def close(self) -> None:

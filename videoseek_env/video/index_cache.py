@@ -75,3 +75,8 @@ def _indexes_of_this_process() -> _Indexes:
     if _INDEXES[0].pid != os.getpid():
         _INDEXES[0] = _Indexes()
     return _INDEXES[0]
+
+
+def forget_indexes() -> None:
+    """Drop every kept index, so that the next opening reads its file anew."""
+    _INDEXES[0] = _Indexes()

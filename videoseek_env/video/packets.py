@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from av import Packet
+from av.video.stream import VideoStream
 
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a packet time that the container does not give."""
@@ -29,7 +30,7 @@ class PacketTable:
     """Decoded but not shown: it lies before the cut of an edit list."""
 
 
-def scan_packets(packets: Iterable[Packet]) -> PacketTable:
+def scan_packets(packets: Iterable[Packet[VideoStream]]) -> PacketTable:
     """Read every packet. This reads the whole file, but decodes nothing."""
     rows = [
         (

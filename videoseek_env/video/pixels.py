@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 _UNSPECIFIED = 2
@@ -41,9 +42,10 @@ def orientation_of(frame: VideoFrame) -> Orientation:
         ValueError: If it turns by anything but quarter turns.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    if not isinstance(data, SideData):
         return Orientation()
-    across_x, across_y, _, down_x, down_y, *_ = np.frombuffer(bytes(data), np.int32).tolist()
+    matrix = np.frombuffer(memoryview(data), np.int32).tolist()
+    across_x, across_y, _, down_x, down_y, *_ = matrix
     is_mirrored = across_x * down_y - across_y * down_x < 0
     sign = -1 if is_mirrored else 1
     turns = math.atan2(sign * across_y, sign * across_x) / (math.pi / 2)
@@ -80,7 +82,7 @@ class PixelConverter:
             threads=1,
         )
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         out[...] = self._orientation.apply(rows[:, : width * 3].reshape(height, width, 3))
 
 

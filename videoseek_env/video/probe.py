@@ -119,9 +119,9 @@ def probe(path: Path, backend: str) -> VideoIndex:
 def _packets_from_tables(opened: OpenStream, path: Path) -> PacketTable | None:
     """The packets of a plain .mp4, from its tables alone.
 
-    FFmpeg shows sample `i` at its decoding time plus its composition offset plus one constant, unless
-    edits drop samples. So the tables stand when FFmpeg's own index has as many samples and agrees on
-    both ends, where edits cut, and here and there between.
+    FFmpeg shows sample `i` at its decoding time plus its composition offset plus one constant,
+    unless edits drop samples. So the tables stand when FFmpeg's own index has as many samples and
+    agrees on both ends, where edits cut, and here and there between.
     """
     if not opened.container.format.name.startswith("mov"):
         return None

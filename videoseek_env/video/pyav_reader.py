@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ _MIN_FRAMES_PER_THREAD = 12
 class PyAVReader:
     """Frames of one video file by index. Safe from several threads and after a fork.
 
-    Each thread that reads borrows a decoder of its own; a forked child opens new ones and leaves its
-    parent's alone.
+    Each thread that reads borrows a decoder of its own; a forked child opens new ones and leaves
+    its parent's alone.
     """
 
     def __init__(self, path: str, *, threads: int | None = None) -> None:
@@ -117,7 +118,7 @@ def split_by_cost(index: VideoIndex, ascending: Sequence[int], max_parts: int) -
     targets = done[-1] * np.arange(1, parts) / parts
     nearest = np.abs((done - cost)[group_starts][:, None] - targets).argmin(axis=0)
     bounds = np.unique(np.concatenate([[0], group_starts[nearest], [len(wanted)]])).tolist()
-    return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _reopen(path: str, threads: int | None) -> PyAVReader:

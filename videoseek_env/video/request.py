@@ -22,10 +22,9 @@ class UniqueIndices:
 
     def restore(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Frames of `ascending` in the order asked for, repeats included."""
-        in_order = len(self.places) == len(self.ascending) and bool(
-            np.all(np.diff(self.places) > 0)
-        )
-        return frames if in_order else frames[self.places]
+        if np.array_equal(self.places, np.arange(len(self.ascending))):
+            return frames
+        return frames[self.places]
 
 
 def unique_indices(indices: Sequence[int], frame_count: int) -> UniqueIndices:

@@ -6,7 +6,7 @@ from videoseek_env.errors import DatasetError
 
 def test_an_unknown_dataset_is_answered_with_the_known_names() -> None:
     with pytest.raises(
-        DatasetError, match="no dataset is named 'seeker'; choose one of needle, fo"
+        DatasetError, match="no dataset is named 'seeker'; choose one of needle, folder"
     ):
         load_tasks("seeker")
 

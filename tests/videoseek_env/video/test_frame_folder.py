@@ -83,7 +83,7 @@ def test_a_damaged_image_is_named(folder: Path) -> None:
 
 def test_an_image_of_another_size_is_refused(folder: Path) -> None:
     write_image(folder / "12.png", barcode(12, 50, 64))
-    with pytest.raises(VideoDecodeError, match="frame 12 .* is 50 x 64 pixels"):
+    with pytest.raises(VideoDecodeError, match=r"frame 12 .* is 50 x 64 pixels"):
         open_video(folder).read([12])
 
 

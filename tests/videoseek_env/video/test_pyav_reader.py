@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.synthetic_video import read_barcodes
 from tests.videoseek_env.video.conftest import FRAME_COUNT, VFR_TICKS
 from videoseek_env.video import open_video
-from videoseek_env.video.pyav_reader import split_by_cost
 from videoseek_env.video.index_cache import index_video
+from videoseek_env.video.pyav_reader import split_by_cost
 
 VideoFactory = Callable[[str], Path]
 
@@ -125,9 +125,7 @@ def test_packets_before_the_cut_are_no_frames(video: VideoFactory) -> None:
     ("name", "quarter_turns_clockwise"),
     [("turned_90.mp4", 1), ("turned_180.mp4", 2), ("turned_270.mp4", 3)],
 )
-def test_rotation_is_applied(
-    video: VideoFactory, name: str, quarter_turns_clockwise: int
-) -> None:
+def test_rotation_is_applied(video: VideoFactory, name: str, quarter_turns_clockwise: int) -> None:
     upright = open_video(video("h264.mp4")).read([7, 30])
     turned = open_video(video(name))
     expected = np.rot90(upright, -quarter_turns_clockwise, axes=(1, 2))
