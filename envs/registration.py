@@ -28,7 +28,8 @@ def make_video_seek(
     """What `gymnasium.make("VideoSeek-v0", ...)` calls.
 
     Args:
-        tasks: Tasks, or the name of a dataset that loads without arguments.
+        tasks: Tasks, or the name of a dataset that loads without arguments. Needle tasks are made
+            for the budget: their digits hide from its overview.
         reward: Scores a finished trajectory; by default the trajectory-guided reward.
         config: The rules of an episode, or give them one by one:
         **rules: Any field of `SessionConfig`, such as `budget="qwen3-vl"` or `max_turns=12`.
@@ -46,11 +47,16 @@ def make_video_seek(
         )
     if config is not None and rules:
         raise TypeError(f"give either config or its fields, got config and {sorted(rules)}")
+    config = config or SessionConfig(**rules)
     return VideoSeekEnv(
-        load_tasks(tasks) if isinstance(tasks, str) else tasks,
+        _load(tasks, config) if isinstance(tasks, str) else tasks,
         reward or TrajectoryGuidedReward(),
-        config=config or SessionConfig(**rules),
+        config=config,
         backend=backend,
         cache=cache,
         render_mode=render_mode,
     )
+
+
+def _load(name: str, config: SessionConfig) -> list[VideoTask]:
+    return load_tasks(name, budget=config.budget) if name == "needle" else load_tasks(name)

@@ -21,8 +21,8 @@ def test_the_id_makes_an_environment_with_a_default_set_of_needle_tasks() -> Non
 
 
 def test_the_id_can_name_the_package() -> None:
-    env = gymnasium.make("videoseek_env:VideoSeek-v0", budget="tiny", max_turns=2)
-    assert env.unwrapped.config == SessionConfig(budget="tiny", max_turns=2)  # type: ignore[attr-defined]
+    env = gymnasium.make("videoseek_env:VideoSeek-v0", max_turns=2, max_clips=3)
+    assert env.unwrapped.config == SessionConfig(max_turns=2, max_clips=3)  # type: ignore[attr-defined]
 
 
 def test_rules_come_as_fields_or_as_a_whole(minute_video: Path) -> None:

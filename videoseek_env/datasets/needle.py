@@ -19,6 +19,7 @@ from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.datasets.needle_progress import Progress, shown
 from videoseek_env.datasets.needle_questions import Question, ask
 from videoseek_env.datasets.needle_scene import Scene, plan_scene
+from videoseek_env.datasets.needle_timeline import hiding_seconds
 from videoseek_env.errors import DatasetError
 from videoseek_env.task import TaskKind, VideoTask
 
@@ -49,7 +50,8 @@ def load_needle(
         progress: True shows a bar on a terminal, False is silent, a function gets
             (videos done, videos in all).
         verify: Compare every byte of videos that are there, instead of their length.
-        **fields: Fields of `NeedleConfig`, in place of `config`.
+        **fields: Fields of `NeedleConfig`, in place of `config`. Without `duration_seconds` the
+            videos are as long as the budget needs them.
 
     Returns:
         The tasks in order of video, the same for the same configuration.
@@ -138,7 +140,19 @@ def _config(config: NeedleConfig | None, fields: dict[str, Any]) -> NeedleConfig
         raise DatasetError(
             f"the needle set has no field {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    return config or NeedleConfig(**fields)
+    if config is not None:
+        return config
+    config = NeedleConfig(**fields)
+    return config if "duration_seconds" in fields else _long_enough(config)
+
+
+def _long_enough(config: NeedleConfig) -> NeedleConfig:
+    """The default lengths, or so much longer as the budget's overview is too dense for them."""
+    shortest, longest = config.duration_seconds
+    needed = hiding_seconds(shortest, config.fps, config.design_budget)
+    if needed == shortest:
+        return config
+    return replace(config, duration_seconds=(needed, needed * longest / shortest))
 
 
 def _task(

@@ -218,14 +218,21 @@ def _can_hide(frames: int, fps: int, budget: Budget) -> bool:
     return room >= _span_stride(spacing, fps, budget)
 
 
+def hiding_seconds(duration_seconds: float, fps: int, budget: Budget) -> float:
+    """The least length from `duration_seconds` on at which digits can hide, by steps of 2 %."""
+    shortest = max(2, round(duration_seconds * fps))
+    frames = shortest
+    while not _can_hide(frames, fps, budget) and frames < 1000 * shortest:
+        frames = math.ceil(frames * 1.02)
+    return duration_seconds if frames == shortest else frames / fps
+
+
 def _too_dense(frames: int, fps: int, budget: Budget) -> str:
-    longer = frames
-    while not _can_hide(longer, fps, budget) and longer < 1000 * frames:
-        longer = math.ceil(longer * 1.02)
+    longer_seconds = hiding_seconds(frames / fps, fps, budget)
     count = _overview_frames(frames, fps, budget)
     return (
         f"the budget {budget.name!r} takes {count} overview frames of a video of "
         f"{frames / fps:.0f} seconds at {fps} fps: no digit can hide between them that a crop "
-        f"would surely show. Use videos of at least {math.ceil(longer / fps)} seconds, or a "
+        f"would surely show. Use videos of at least {math.ceil(longer_seconds)} seconds, or a "
         "budget with fewer overview frames"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class DecordReader:
         cause = _known_to_be_wrong(self._index)
         if cause is not None:
             raise VideoDecodeError(path, _BACKEND, cause, _USE_PYAV)
-        self._opened = _Opened()
+        self._opened = self._new_opened()
         with self._opened.lock:
             self._check_timeline(self._decoder(None))
 
@@ -113,10 +114,15 @@ class DecordReader:
             opened.by_size.clear()
 
     def _opened_in_this_process(self) -> _Opened:
-        if self._opened.pid != os.getpid():  # forked: the parent's decoders must not be touched
-            _ABANDONED.append(self._opened)
-            self._opened = _Opened()
+        if self._opened.pid != os.getpid():
+            self._opened.abandon()
+            self._opened = self._new_opened()
         return self._opened
+
+    def _new_opened(self) -> _Opened:
+        opened = _Opened()
+        _abandon_in_children(opened)
+        return opened
 
     def _decoder(self, size: tuple[int, int] | None) -> Any:
         by_size = self._opened.by_size
@@ -156,7 +162,7 @@ class DecordReader:
         return VideoDecodeError(self._path, _BACKEND, cause, _USE_PYAV)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Opened:
     """The open decoders of one reader in one process; guarded by `lock`."""
 
@@ -165,9 +171,27 @@ class _Opened:
     by_size: OrderedDict[tuple[int, int] | None, Any] = field(default_factory=OrderedDict)
     """decord readers by the (height, width) that they scale to, the least recently used first."""
 
+    def abandon(self) -> None:
+        """Never free these decoders: a forked child lacks their threads and would crash."""
+        for decoder in list(self.by_size.values()):
+            decoder._handle = None  # what decord's destructor would free
 
-_ABANDONED: list[_Opened] = []
-"""Decoders inherited by a fork: freeing them could hang, so they are kept."""
+
+_LIVE: weakref.WeakSet[_Opened] = weakref.WeakSet()
+_IS_WATCHING_FORKS = threading.Event()
+
+
+def _abandon_in_children(opened: _Opened) -> None:
+    """See to it that a forked child never frees these decoders, even one that never reads."""
+    _LIVE.add(opened)
+    if not _IS_WATCHING_FORKS.is_set() and hasattr(os, "register_at_fork"):
+        _IS_WATCHING_FORKS.set()
+        os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _abandon_all() -> None:
+    for opened in list(_LIVE):
+        opened.abandon()
 
 
 def _known_to_be_wrong(index: VideoIndex) -> str | None:

@@ -64,8 +64,8 @@ class FrameDecoder:
             for index, after in zip(indices, following, strict=True):
                 if self.cost_of_decoding_on(index) is None:
                     entry = int(frames.entry[index])
-                    if self._is_alone(index, after):
-                        take(index, self._decode_keyframe(entry))
+                    if self._is_alone(index, after) and (frame := self._decode_keyframe(entry)):
+                        take(index, frame)
                         continue
                     self._enter(entry)
                 take(index, self._advance(index))
@@ -93,13 +93,16 @@ class FrameDecoder:
             return False
         return after is None or bool(frames.entry[after] != entry)
 
-    def _decode_keyframe(self, entry: int) -> VideoFrame:
-        """Decode one packet and drain the decoder: no frame but the keyframe itself."""
+    def _decode_keyframe(self, entry: int) -> VideoFrame | None:
+        """Decode one packet and drain the decoder: no frame but the keyframe itself.
+
+        None where that does not work: then decode on until the keyframe comes out.
+        """
         self._at = None
         packet = next(self._packets_from(entry))
         frames = [*self._codec.decode(packet), *self._codec.decode(None)]
         if len(frames) != 1 or frames[0].pts != packet.pts or frames[0].is_corrupt:
-            raise self._missing(int(self._index.frames.entry_pts[entry]))
+            return None
         return frames[0]
 
     def _enter(self, entry: int) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from videoseek_env.budget import LAPTOP
+from videoseek_env.datasets.needle import plan_tasks
 from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.errors import BudgetError, DatasetError
 
@@ -71,3 +72,10 @@ def test_streams_videos_seeds_and_splits_are_independent() -> None:
     }
     assert len(draws) == 5
     assert config.rng(0, "scene").integers(2**60) in draws
+
+
+def test_default_videos_are_as_long_as_the_budget_needs_them() -> None:
+    (task, *_) = plan_tasks(videos=1, budget="qwen2.5-vl")
+    assert task.duration_seconds is not None and task.duration_seconds > 1200
+    (task, *_) = plan_tasks(videos=1, budget="laptop")
+    assert task.duration_seconds is not None and 210 <= task.duration_seconds <= 240

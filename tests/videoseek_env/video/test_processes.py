@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -148,3 +150,24 @@ def test_a_child_keeps_what_its_parent_cached(video: VideoFactory) -> None:
         return (stats.hits, stats.misses, stats.clips) == (1, 0, 1)
 
     assert succeeds_in_child(work)
+
+
+@needs_fork
+@pytest.mark.parametrize("in_child", ["pass", "reader.read([5])"])
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_a_child_that_ends_in_the_ordinary_way_does_not_crash(
+    video: VideoFactory, backend: Backend, in_child: str
+) -> None:
+    program = f"""
+import os, sys
+from videoseek_env.video import open_video
+reader = open_video({str(video("h264.mp4"))!r}, {backend!r})
+reader.read([3, 50])
+pid = os.fork()
+if pid == 0:
+    {in_child}
+    sys.exit(0)
+sys.exit(os.waitpid(pid, 0)[1])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=30, check=False)
+    assert ended.returncode == 0
