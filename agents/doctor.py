@@ -25,6 +25,7 @@ _EXTRAS = {
     "cli": ("tyro", "rich", "jinja2"),
     "render": ("pygame",),
     "testing": ("hypothesis",),
+    "judge": ("tenacity",),
     "agents": ("torch", "transformers", "accelerate", "safetensors"),
     "wandb": ("wandb",),
     "sb3": ("stable-baselines3",),

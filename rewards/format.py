@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rewards.reward import Reward
 from videoseek_env.action import read_json
+from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video.clip import STRATEGIES
 
 _SEPARATORS = {
@@ -87,3 +89,34 @@ def json_faults(content: str) -> int:
     else:
         faults += fields["sampling_strategy"] not in STRATEGIES
     return faults
+
+
+def trajectory_format(trajectory: Trajectory) -> FormatCheck:
+    """`check_format` of the replies; a cut reply has no form, whatever was kept of it."""
+    if trajectory.end_reason is EndReason.REPLY_CUT:
+        return FormatCheck(0.0, 0)
+    return check_format(trajectory.replies)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The published format score, in [0, 1]; parts: `tool_turns`."""
+
+    def __call__(self, trajectory: Trajectory, /) -> Reward:
+        """Score a trajectory."""
+        form = trajectory_format(trajectory)
+        return Reward(form.score, {"tool_turns": float(form.tool_turns)})
+
+
+_TAGS = re.compile(r"</?(?:think|grounding|answer)>")
+
+
+def unnested_format(trajectory: Trajectory) -> FormatCheck:
+    """`trajectory_format`, 0 if a reply holds any tag beside the four that make its form.
+
+    Differs from the paper: the published check lets tags stand inside a thought, where they smuggle
+    groundings past the tool.
+    """
+    if any(len(_TAGS.findall(reply)) != 4 for reply in trajectory.replies):
+        return FormatCheck(0.0, 0)
+    return trajectory_format(trajectory)

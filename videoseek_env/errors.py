@@ -34,6 +34,10 @@ class EpisodeError(VideoSeekError, RuntimeError):
     """An episode was driven out of order, such as a reply after its end."""
 
 
+class JudgeError(VideoSeekError, RuntimeError):
+    """A model that judges answers gave no verdict."""
+
+
 class MissingExtraError(VideoSeekError, ImportError):
     """An optional dependency is needed and not installed."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import av
 from av import Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from videoseek_env.errors import VideoDecodeError
@@ -39,12 +41,15 @@ class FrameDecoder:
         self._container, self._stream = opened.container, opened.stream
         self._codec = opened.stream.codec_context
         is_h264 = index.info.codec == "h264"
-        self._prefix_bytes = length_prefix_bytes(self._codec.extradata) if is_h264 else None
+        self._wishes = _Wishes(length_prefix_bytes(self._codec.extradata) if is_h264 else None)
         self._at: int | None = None
         """The frame that was decoded last, if decoding can go on from it."""
         self._decoded: Iterator[tuple[VideoFrame, bool]] = iter(())
-        self._wanted_pts: frozenset[int] = frozenset()
-        self._last_wanted_pts = NO_TIME
+        self._is_closed = False
+
+    def __del__(self) -> None:
+        if not self._is_closed:
+            self.close()
 
     def read(self, indices: Sequence[int], take: Callable[[int, VideoFrame], None]) -> None:
         """Decode frames and hand each to `take(index, frame)`.
@@ -57,8 +62,8 @@ class FrameDecoder:
             VideoDecodeError: If a frame is damaged or missing.
         """
         pts, frames = self._index.frames.pts, self._index.frames
-        wanted_pts = [int(pts[index]) for index in indices]
-        self._wanted_pts, self._last_wanted_pts = frozenset(wanted_pts), wanted_pts[-1]
+        self._wishes.pts = frozenset(int(pts[index]) for index in indices)
+        self._wishes.last_pts = int(pts[indices[-1]])
         following = chain(indices[1:], [None])
         with decode_errors(self._path, BACKEND, "decoding"):
             for index, after in zip(indices, following, strict=True):
@@ -82,6 +87,7 @@ class FrameDecoder:
 
     def close(self) -> None:
         """Free the decoder."""
+        self._is_closed = True
         self._decoded, self._at = iter(()), None
         self._container.close()
 
@@ -107,7 +113,7 @@ class FrameDecoder:
 
     def _enter(self, entry: int) -> None:
         self._at = None
-        self._decoded = self._decode(self._packets_from(entry))
+        self._decoded = _decode(self._codec, self._packets_from(entry), self._wishes)
 
     def _advance(self, index: int) -> VideoFrame:
         wanted = int(self._index.frames.pts[index])
@@ -120,32 +126,6 @@ class FrameDecoder:
             self._at = index
             return frame
         raise self._missing(wanted)
-
-    def _decode(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[tuple[VideoFrame, bool]]:
-        """Frames in presentation order, and whether each can be trusted."""
-        trust = _Trust()
-        for packet in packets:
-            if self._is_needless(packet):
-                continue
-            trust.sent(packet)
-            try:
-                frames = self._codec.decode(packet if packet.size else None)
-            except av.InvalidDataError:
-                trust.lost(packet)
-                continue
-            for frame in frames:
-                yield frame, trust.received(frame)
-
-    def _is_needless(self, packet: Packet[VideoStream]) -> bool:
-        """Nobody wants the frame and no frame refers to it.
-
-        Frames past the last wanted one are never left out: the next read may want them.
-        """
-        if self._prefix_bytes is None or packet.pts is None or packet.is_keyframe:
-            return False
-        if packet.pts in self._wanted_pts or packet.pts > self._last_wanted_pts:
-            return False
-        return is_unreferenced(memoryview(packet), self._prefix_bytes)
 
     def _packets_from(self, entry: int) -> Iterator[Packet[VideoStream]]:
         """The packets from an entry point on, wherever the container's seek landed."""
@@ -174,6 +154,45 @@ class FrameDecoder:
         seconds = float(pts * self._index.time_base)
         cause = f"the frame at {seconds:.3f} s, or one that it is drawn over, is damaged"
         return VideoDecodeError(str(self._path), BACKEND, cause, REENCODE_FILE)
+
+
+@dataclass(slots=True)
+class _Wishes:
+    """Which frames the read that is going on wants."""
+
+    prefix_bytes: int | None
+    """Bytes of the length before each H.264 unit; None where packets can't be told apart."""
+    pts: frozenset[int] = frozenset()
+    last_pts: int = NO_TIME
+
+    def need(self, packet: Packet[VideoStream]) -> bool:
+        """Whether the packet's frame is wanted, or another may refer to it.
+
+        Frames past the last wanted one are needed too: the next read may want them.
+        """
+        if self.prefix_bytes is None or packet.pts is None or packet.is_keyframe:
+            return True
+        if packet.pts in self.pts or packet.pts > self.last_pts:
+            return True
+        return not is_unreferenced(memoryview(packet), self.prefix_bytes)
+
+
+def _decode(
+    codec: VideoCodecContext, packets: Iterator[Packet[VideoStream]], wishes: _Wishes
+) -> Iterator[tuple[VideoFrame, bool]]:
+    """Frames in presentation order, and whether each can be trusted."""
+    trust = _Trust()
+    for packet in packets:
+        if not wishes.need(packet):
+            continue
+        trust.sent(packet)
+        try:
+            frames = codec.decode(packet if packet.size else None)
+        except av.InvalidDataError:
+            trust.lost(packet)
+            continue
+        for frame in frames:
+            yield frame, trust.received(frame)
 
 
 class _Trust:
