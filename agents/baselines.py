@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -30,34 +31,42 @@ class RandomPolicy:
     def __init__(self) -> None:
         self._rng = np.random.default_rng()
         self._letters: list[str] = []
-        self._end_seconds = 0.0
+        self._video: Segment | None = None
 
     def reset(self, *, seed: int | None = None) -> None:
         """Begin an episode."""
         self._rng = np.random.default_rng(seed)
-        self._letters = []
+        self._letters, self._video = [], None
 
     def act(self, observation: Observation) -> str:
         """A random crop, or a random answer."""
         clip = observation.clip
         if clip is not None and clip.strategy == "overview":
             self._letters = list(read_options(observation.text))
-            self._end_seconds = clip.segment.end_seconds
-        if self._end_seconds > MIN_CROP_SECONDS and self._rng.random() < 0.5:
+            self._video = clip.segment
+        segment = self._any_segment()
+        if segment is not None and self._rng.random() < 0.5:
             strategy = STRATEGIES[self._rng.integers(len(STRATEGIES))]
-            return write_crop("Anywhere.", self._any_segment(), strategy)
-        return write_answer("Anything.", self._any_answer())
+            return write_crop("Anywhere.", segment, strategy)
+        return write_answer("Anything.", self._any_answer(segment))
 
-    def _any_segment(self) -> Segment:
-        start = self._rng.uniform(0, self._end_seconds - MIN_CROP_SECONDS)
-        end = self._rng.uniform(start + MIN_CROP_SECONDS, self._end_seconds)
-        return Segment(round(start, 1), max(round(end, 1), round(start, 1) + MIN_CROP_SECONDS))
+    def _any_segment(self) -> Segment | None:
+        """A random crop inside the video, to a tenth of a second; None if it is too short."""
+        if self._video is None:
+            return None
+        first = math.ceil(10 * self._video.start_seconds)
+        last = math.floor(10 * self._video.end_seconds)
+        least = round(10 * MIN_CROP_SECONDS)
+        if last - first < least:
+            return None
+        start = int(self._rng.integers(first, last - least + 1))
+        end = int(self._rng.integers(start + least, last + 1))
+        return Segment(start / 10, end / 10)
 
-    def _any_answer(self) -> str:
+    def _any_answer(self, segment: Segment | None) -> str:
         if self._letters:
             return str(self._rng.choice(self._letters))
-        segment = self._any_segment()
-        return write_segment(segment)
+        return write_segment(segment) if segment is not None else "nothing"
 
 
 def write_segment(segment: Segment) -> str:
@@ -83,7 +92,8 @@ class OraclePolicy:
         """Learn the clues and the answer."""
         if task.kind in (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL):
             self._replies += [
-                write_crop(f"The clue is at {clue}.", clue, "fine") for clue in task.clues
+                write_crop(f"The clue is at {clue}.", _croppable(clue), "fine")
+                for clue in task.clues
             ]
         is_grounding = task.kind is TaskKind.TEMPORAL_GROUNDING
         answer = write_segment(task.clues[0]) if is_grounding else task.answer
@@ -92,3 +102,11 @@ class OraclePolicy:
     def act(self, observation: Observation) -> str:
         """The next crop, then the answer; the last reply again if the episode goes on."""
         return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+
+
+def _croppable(clue: Segment) -> Segment:
+    """The clue, or the shortest crop around its middle."""
+    if clue.duration_seconds >= MIN_CROP_SECONDS:
+        return clue
+    start = max(0.0, (clue.start_seconds + clue.end_seconds - MIN_CROP_SECONDS) / 2)
+    return Segment(start, start + MIN_CROP_SECONDS)

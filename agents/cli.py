@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 try:
     import tyro
-except ModuleNotFoundError:  # the core alone is installed
-    sys.exit("videoseek needs the package 'tyro': pip install 'videoseek-env[cli]'")
+except ModuleNotFoundError as error:
+    # Not a MissingExtraError: importing that would make `--help` slow.
+    raise ImportError("the command line needs tyro: pip install 'videoseek-env[cli]'") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,32 @@ class Play:
         return run_play(self)
 
 
+class Rescore:
+    """Score saved episodes or trajectories with another reward, and print what changed.
+
+    Args:
+        file: JSON Lines of episodes, or of bare trajectories.
+        reward: As module:name, such as rewards:TrajectoryGuidedReward.hardened; the current
+            directory is searched too. A function of a trajectory, or what returns one when called
+            with nothing.
+        out: File for the records with the new rewards, replaced in one step; the input's own path
+            overwrites the input. By default nothing is written.
+        skip_broken: Skip, log and count lines that can't be read or scored, instead of stopping.
+    """
+
+    def __init__(
+        self, file: Path, /, *, reward: str, out: Path | None = None, skip_broken: bool = False
+    ) -> None:
+        # No dataclass: tyro makes a positional-only parameter a positional argument.
+        self.file, self.reward, self.out, self.skip_broken = file, reward, out, skip_broken
+
+    def run(self) -> int:
+        """Run the command."""
+        from agents.rescore import run_rescore
+
+        return run_rescore(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Doctor:
     """Check versions, codecs and decoders, and say what is missing and how to install it."""
@@ -76,17 +105,23 @@ class Doctor:
         return run_doctor()
 
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Play, tyro.conf.subcommand("play")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": Demo,
+    "play": Play,
+    "rescore": Rescore,
+    "doctor": Doctor,
+}
 
 
 def main() -> None:
     """Run `videoseek`."""
-    command = tyro.cli(
-        Command,
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a model's text may not fit the terminal's encoding
+            stream.reconfigure(errors="replace")
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
         prog="videoseek",
         description="Agents that answer questions about long videos by seeking in them.",
     )

@@ -43,9 +43,10 @@ def run_demo(config: Demo) -> int:
     """Make tasks, play them, print a table, write episodes and a report.
 
     Returns:
-        0.
+        0, or 1 if every episode of a policy failed.
     """
     console = Console()
+    plan = RolloutConfig(seed=config.seed, workers=config.workers)
     started = time.perf_counter()
     tasks = load_tasks(
         "needle",
@@ -55,8 +56,9 @@ def run_demo(config: Demo) -> int:
         budget=config.budget,
     )
     console.print(f"{len(tasks)} questions about {config.videos} videos under {_folder(tasks)}")
-    episodes = play_all(tasks, config, console)
-    console.print(summary_table(summarise(episodes)))
+    episodes = play_all(tasks, config, plan, console)
+    rows = summarise(episodes)
+    console.print(summary_table(rows))
     report = write_report(
         config.out / "report.html",
         episodes,
@@ -66,15 +68,21 @@ def run_demo(config: Demo) -> int:
     console.print(f"Episodes: {config.out / 'episodes.jsonl'}", soft_wrap=True)
     console.print(f"Report:   {report.resolve().as_uri()}", soft_wrap=True)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.")
-    return 0
+    failed = [row for row in rows if row.failures]
+    for row in failed:
+        console.print(
+            f"{row.policy}: {row.failures} of {row.episodes} episodes failed; see episodes"
+        )
+    return int(any(row.failures == row.episodes for row in failed))
 
 
-def play_all(tasks: list[VideoTask], config: Demo, console: Console) -> list[Episode]:
-    """Let every baseline play every task; episodes.jsonl grows as they end."""
+def play_all(
+    tasks: list[VideoTask], config: Demo, plan: RolloutConfig, console: Console
+) -> list[Episode]:
+    """Let every baseline play every task; a new episodes.jsonl grows as they end."""
     path = config.out / "episodes.jsonl"
     path.unlink(missing_ok=True)
     session = SessionConfig(budget=config.budget, overview=config.overview, force_answer=True)
-    plan = RolloutConfig(seed=config.seed, workers=config.workers)
     cache = ClipCache(2**29)
     episodes: list[Episode] = []
     columns = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Episode:
     """Wall-clock time, decoding included."""
     error: str | None = None
     """What the policy or the decoder raised; None in a sound episode."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The rules that it was played by, JSON-serialisable."""
 
     def to_dict(self) -> dict[str, Any]:
         """The episode as JSON-serialisable fields; `from_dict` reads them back."""
@@ -35,6 +37,7 @@ class Episode:
             "reward": {"value": self.reward.value, "parts": dict(self.reward.parts)},
             "seconds": self.seconds,
             "error": self.error,
+            "settings": dict(self.settings),
             "trajectory": self.trajectory.to_dict(),
         }
 
@@ -54,6 +57,7 @@ class Episode:
                 reward=Reward(float(reward["value"]), dict(reward["parts"])),
                 seconds=float(fields["seconds"]),
                 error=fields["error"],
+                settings=dict(fields.get("settings") or {}),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, TrajectoryError):

@@ -13,8 +13,8 @@ from envs.registration import make_video_seek
 from videoseek_env.action import write_crop
 from videoseek_env.datasets import load_tasks
 from videoseek_env.env import VideoSeekEnv
-from videoseek_env.errors import SegmentError
-from videoseek_env.render import Window, render_ansi, render_rgb
+from videoseek_env.errors import ConfigError, SegmentError
+from videoseek_env.render import Window, printable, render_ansi, render_rgb
 from videoseek_env.segment import Segment
 from videoseek_env.trajectory import write_trajectories
 from videoseek_env.video.clip import STRATEGIES
@@ -36,6 +36,8 @@ def run_play(config: Play) -> int:
     Returns:
         0 if the episode came to an end, 1 if the person stopped it.
     """
+    if config.seed is not None and config.seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
     tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
     env = make_video_seek(tasks, budget=config.budget, max_turns=config.max_turns)
@@ -104,7 +106,7 @@ def _show(
     av.VideoFrame.from_ndarray(picture, format="rgb24").save(path)
     if window is not None:
         window.show(picture)
-    console.print(observation.text, markup=False)
+    console.print(printable(observation.text), markup=False)
     console.print(f"The frames are in {path}", style="dim", markup=False)
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from agents.episode import Episode
 from agents.policy import Policy, PrivilegedPolicy
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
-from videoseek_env.errors import VideoDecodeError
-from videoseek_env.session import SessionConfig, VideoSession
+from videoseek_env.budget import get_budget
+from videoseek_env.errors import ConfigError, VideoDecodeError
+from videoseek_env.session import Observation, SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import Backend, ClipCache, open_video
@@ -25,7 +27,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutConfig:
-    """How episodes are run."""
+    """How episodes are run.
+
+    Raises:
+        ConfigError: If a number is below its least value.
+    """
 
     episodes_per_task: int = 1
     """Episodes of each task; the members of a group differ only in their seeds."""
@@ -38,7 +44,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         if self.episodes_per_task < 1 or self.workers < 1:
-            raise ValueError(f"episodes_per_task and workers must be at least 1, got {self}")
+            raise ConfigError(f"episodes_per_task and workers must be at least 1, got {self}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}")
 
 
 def rollout(
@@ -54,8 +62,9 @@ def rollout(
     """Play every task.
 
     An episode that fails is data: it ends as `POLICY_FAILED` or `VIDEO_FAILED` with the exception's
-    text, is scored like any other, and the rest go on. The outcome depends on neither the order nor
-    the number of workers.
+    text, is scored like any other, and the rest go on. An exception of the reward or of
+    `make_policy` is the host's and ends the rollout. The outcome does not depend on the number of
+    workers, which may play ahead of the consumer.
 
     Args:
         make_policy: Called once per episode; a policy's class will do.
@@ -71,8 +80,15 @@ def rollout(
     """
     config = config or RolloutConfig()
     session = session or SessionConfig()
-    reward = reward or TrajectoryGuidedReward()
-    cache = cache or ClipCache(256 * 2**20)
+    reward = TrajectoryGuidedReward() if reward is None else reward
+    cache = ClipCache(256 * 2**20) if cache is None else cache
+    settings = {
+        "budget": get_budget(session.budget).name,
+        "overview": session.overview,
+        "max_turns": session.max_turns,
+        "max_clips": session.max_clips,
+        "force_answer": session.force_answer,
+    }
 
     def play(job: tuple[int, int]) -> Episode:
         index, number = job
@@ -89,6 +105,7 @@ def rollout(
             reward=reward(trajectory),
             seconds=time.perf_counter() - started,
             error=error,
+            settings=settings,
         )
 
     jobs = [(i, k) for i in range(len(tasks)) for k in range(config.episodes_per_task)]
@@ -130,20 +147,37 @@ def play_episode(
 
 
 def _drive(policy: Policy, session: VideoSession, seed: int) -> str | None:
+    """Play to the end; what the policy or the decoder raised, or None."""
     try:
-        policy.reset(seed=seed)
-        if isinstance(policy, PrivilegedPolicy):
-            policy.reveal(session.task)
-        observation = session.start()
-        while session.end_reason is None:
-            following = session.reply(policy.act(observation))
-            observation = following or observation
+        observation: Observation | None = session.start()
+        with _policy_errors():
+            policy.reset(seed=seed)
+            if isinstance(policy, PrivilegedPolicy):
+                policy.reveal(session.task)
+        while observation is not None and session.end_reason is None:
+            with _policy_errors():
+                reply = policy.act(observation)
+                if not isinstance(reply, str):
+                    raise TypeError(f"a policy returns text, got {type(reply).__name__}")
+            observation = session.reply(reply)
+    except _PolicyFailedError as failure:
+        _logger.warning("task %s: the policy failed", session.task.id, exc_info=True)
+        session.abandon(EndReason.POLICY_FAILED)
+        return str(failure)
     except VideoDecodeError as error:
         _logger.warning("task %s: %s", session.task.id, error)
         return str(error)
-    except Exception as error:
-        # Whatever a policy raises is its own affair: one bad rollout must not end a training run.
-        _logger.warning("task %s: the policy failed", session.task.id, exc_info=True)
-        session.abandon(EndReason.POLICY_FAILED)
-        return f"{type(error).__name__}: {error}"
     return None
+
+
+class _PolicyFailedError(Exception):
+    """What a policy raised, told apart from what the session raises."""
+
+
+@contextmanager
+def _policy_errors() -> Iterator[None]:
+    # Whatever a policy raises is its own affair: one bad rollout must not end a training run.
+    try:
+        yield
+    except Exception as error:
+        raise _PolicyFailedError(f"{type(error).__name__}: {error}") from error

@@ -53,8 +53,7 @@ class PixelSeeker:
 
         Args:
             may_crop: False answers at once from the overview's evenly spaced frames: the
-            single-turn
-                baseline with the same eyes.
+                single-turn baseline with the same eyes.
         """
         self._may_crop = may_crop
         self.reset()

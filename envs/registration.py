@@ -50,7 +50,7 @@ def make_video_seek(
     config = config or SessionConfig(**rules)
     return VideoSeekEnv(
         _load(tasks, config) if isinstance(tasks, str) else tasks,
-        reward or TrajectoryGuidedReward(),
+        TrajectoryGuidedReward() if reward is None else reward,
         config=config,
         backend=backend,
         cache=cache,

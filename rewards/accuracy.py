@@ -14,7 +14,8 @@ from rewards.text_match import Matcher, exact
 from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.trajectory import Trajectory
 
-_CHOICE_MARK = re.compile(r"\([A-Z]\)|\b[A-Z]\.")
+_CHOICE_MARK = re.compile(r"\([A-Z]\)|\b[A-Z]\.|^(?:\W|\b(?:or|and|[A-Z])\b)*\b[A-Z]\W*$")
+"""A further letter: "(C)", "C.", or nothing but letters, such as "or C or D"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,6 @@ def is_only_choice(answer: str, task: VideoTask) -> bool:
     if rest is None:
         return False
     place = ascii_uppercase.find(letter)
-    if place < len(task.options):
+    if 0 <= place < len(task.options):
         return rest.casefold() in ("", task.options[place].strip().casefold())
     return answer == letter or (is_choice(answer, letter) and not _CHOICE_MARK.search(rest))

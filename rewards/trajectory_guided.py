@@ -18,6 +18,7 @@ from rewards.grounding import (
 from rewards.intervals import Interval, iou, length
 from rewards.reward import Reward
 from rewards.text_match import Matcher, exact
+from videoseek_env.action import tag_blocks
 from videoseek_env.task import TaskKind
 from videoseek_env.trajectory import Trajectory
 
@@ -77,8 +78,9 @@ class TrajectoryGuidedReward:
         Differs from the paper: crops count as they were carried out, not as they are written; the
         bonus of tool questions is patience * max(0, (IoU - s) / (1 - s)), s the clues' share of the
         video, so that showing everything or the wrong thing pays nothing; patience is
-        max(0, 1 - lambda * calls beyond one a clue); an answer that hedges is wrong; tags inside a
-        thought break the form.
+        max(0, 1 - lambda * calls beyond one a clue). Temporal grounding counts its IoU as
+        max(0, (IoU - s) / (1 - s)) too. An answer that hedges, or stands beside another one, is
+        wrong; tags inside a thought break the form.
 
         Range: [0, w_acc + w_fmt + 1].
         """
@@ -112,17 +114,15 @@ class TrajectoryGuidedReward:
     def _read(self, trajectory: Trajectory) -> Findings:
         right = Accuracy(open_ended=self.open_ended)(trajectory).value
         truth = clue_intervals(trajectory.task)
+        seconds = trajectory.duration_seconds - trajectory.start_seconds
         if self.rules == "published":
             form = trajectory_format(trajectory)
             predicted = grounded_intervals(trajectory.replies)
         else:
             form = unnested_format(trajectory)
             predicted = shown_intervals(trajectory.clips)
-            if trajectory.task.kind.is_multiple_choice and trajectory.answer is not None:
-                right *= is_only_choice(trajectory.answer, trajectory.task)
-        return Findings(
-            right, form.score, form.tool_turns, predicted, truth, trajectory.duration_seconds
-        )
+            right = _hardened_accuracy(right, trajectory, _share(truth, seconds))
+        return Findings(right, form.score, form.tool_turns, predicted, truth, seconds)
 
     def _bonus(self, kind: TaskKind, found: Findings) -> float:
         if kind is TaskKind.MULTI_CLUE_DIRECT:
@@ -143,15 +143,32 @@ class TrajectoryGuidedReward:
         return patience * (single_clue_quality(found.predicted, found.truth) + 1) / 2
 
     def _hardened_tool_bonus(self, found: Findings) -> float:
-        if found.duration_seconds <= 0:
-            return 0.0
-        by_showing_all = min(1.0, length(found.truth) / found.duration_seconds)
+        by_showing_all = _share(found.truth, found.duration_seconds)
         if by_showing_all == 1:
             return 0.0
-        gain = (iou(found.predicted, found.truth) - by_showing_all) / (1 - by_showing_all)
         spare_calls = found.tool_turns - max(1, len(found.truth))
         patience = max(0.0, 1 - self.turn_penalty * max(0, spare_calls))
-        return patience * max(0.0, gain)
+        return patience * _gain(iou(found.predicted, found.truth), by_showing_all)
+
+
+def _hardened_accuracy(right: float, trajectory: Trajectory, share: float) -> float:
+    if right == 0 or len(list(tag_blocks(trajectory.replies[-1], "answer"))) > 1:
+        return 0.0
+    if trajectory.task.kind is TaskKind.TEMPORAL_GROUNDING:
+        return _gain(right, share) if share < 1 else right
+    if trajectory.task.kind.is_multiple_choice:
+        return right * is_only_choice(trajectory.answer or "", trajectory.task)
+    return right
+
+
+def _share(truth: Sequence[Interval], seconds: float) -> float:
+    """The clues' share of the video, in [0, 1]; 1 where the video has no length."""
+    return min(1.0, length(truth) / seconds) if seconds > 0 else 1.0
+
+
+def _gain(overlap: float, by_showing_all: float) -> float:
+    """An IoU beyond what showing the whole video has, in [0, 1]."""
+    return max(0.0, (overlap - by_showing_all) / (1 - by_showing_all))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +185,4 @@ class Findings:
     truth: Sequence[Interval]
     """Clues, in seconds."""
     duration_seconds: float
-    """End of the video; read by the hardened rules alone."""
+    """Length of the video; read by the hardened rules alone."""

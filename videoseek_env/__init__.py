@@ -33,4 +33,4 @@ __all__ = [
     "write_trajectories",
 ]
 
-gymnasium.register(id="VideoSeek-v0", entry_point="envs.registration:make_video_seek")
+gymnasium.register(id="VideoSeek-v0", entry_point="videoseek_env.entry:make_video_seek")

@@ -20,6 +20,8 @@ from videoseek_env.video.clip import STRATEGIES, Strategy
 
 MIN_CROP_SECONDS = 1.0
 """The shortest crop, after clamping to the video."""
+_ROUNDING_SECONDS = 1e-6
+"""[0.2, 1.2] spans a second, though its floats do not."""
 
 
 class Fault(StrEnum):
@@ -93,14 +95,15 @@ def last_block(text: str, tag: str) -> str | None:
     return content
 
 
-def parse_reply(text: str, *, duration_seconds: float) -> Action:
+def parse_reply(text: str, *, duration_seconds: float, start_seconds: float = 0.0) -> Action:
     """Read a reply. It never raises, whatever the text.
 
     An answer wins over a grounding in the same reply. Of several blocks the last one counts.
 
     Args:
         text: The whole reply.
-        duration_seconds: End of the video's timeline; segments are clamped to [0, duration].
+        duration_seconds: End of the video's timeline, in seconds; segments are clamped to it.
+        start_seconds: Start of the timeline: zero but for videos whose first frame comes late.
 
     >>> parse_reply("<think>done</think><answer> B </answer>", duration_seconds=60.0)
     FinalAnswer(text='B')
@@ -114,10 +117,10 @@ def parse_reply(text: str, *, duration_seconds: float) -> Action:
             Fault.NO_ACTION,
             "Expected <grounding>{...}</grounding> or <answer>...</answer>, found neither.",
         )
-    return _parse_grounding(grounding, duration_seconds)
+    return _parse_grounding(grounding, start_seconds, duration_seconds)
 
 
-def _parse_grounding(content: str, duration_seconds: float) -> Crop | Malformed:
+def _parse_grounding(content: str, first_seconds: float, last_seconds: float) -> Crop | Malformed:
     fields = _lenient_json_object(content)
     if fields is None:
         return Malformed(Fault.BAD_JSON, "Expected one JSON object inside <grounding>.")
@@ -130,12 +133,13 @@ def _parse_grounding(content: str, duration_seconds: float) -> Crop | Malformed:
             Fault.BAD_SEGMENT, '"temporal_segment" must be a list of two finite numbers of seconds.'
         )
     # Clamp before converting: a huge integer does not fit a float.
-    start, end = (float(min(max(time, 0.0), duration_seconds)) for time in times)
-    if start > end - MIN_CROP_SECONDS:
+    start, end = (float(min(max(time, first_seconds), last_seconds)) for time in times)
+    if start > end - MIN_CROP_SECONDS + _ROUNDING_SECONDS:
         return Malformed(
             Fault.EMPTY_SEGMENT,
             f"The segment must span at least {MIN_CROP_SECONDS:g} s inside the video "
-            f"(0 to {duration_seconds:.1f} s), but runs from {start:.1f} s to {end:.1f} s.",
+            f"({first_seconds:.1f} s to {last_seconds:.1f} s), "
+            f"but runs from {start:.1f} s to {end:.1f} s.",
         )
     strategy = fields["sampling_strategy"]
     for known in STRATEGIES:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from videoseek_env.errors import BudgetError
-from videoseek_env.video.clip import STRATEGIES, Strategy
+from videoseek_env.video.clip import Strategy
 
 MAX_ASPECT_RATIO = 200
 MIN_FRAMES = 4
@@ -33,7 +33,10 @@ class FrameSize(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one clip may cost, in visual tokens, over all its frames."""
+    """What one clip may cost, in visual tokens, over all its frames.
+
+    A frame has at least one cell a side, so a strip of an extreme aspect ratio may cost more.
+    """
 
     max_tokens: int
     min_tokens: int
@@ -41,6 +44,20 @@ class Quota:
     def __post_init__(self) -> None:
         if not 0 < self.min_tokens <= self.max_tokens:
             raise BudgetError(f"expected 0 < min_tokens <= max_tokens, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropQuotas:
+    """The quota of each sampling strategy."""
+
+    coarse: Quota
+    medium: Quota
+    fine: Quota
+
+    def __getitem__(self, strategy: Strategy) -> Quota:
+        """The quota of a strategy by its name."""
+        quotas = {"coarse": self.coarse, "medium": self.medium, "fine": self.fine}
+        return quotas[strategy]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +72,7 @@ class Budget:
     patch_px: int
     """Side of the vision model's patch; a grid cell is two patches wide."""
     overview: Quota
-    crops: Mapping[Strategy, Quota]
+    crops: CropQuotas
     """The quota of each sampling strategy."""
     overview_frames: int | None
     """Frames of the overview; None samples `sampling_fps`, up to 768 frames."""
@@ -81,15 +98,6 @@ class Budget:
             raise BudgetError(
                 f"reserve_tokens must lie in [0, {self.context_tokens}), got {self.reserve_tokens}"
             )
-        if missing := [strategy for strategy in STRATEGIES if strategy not in self.crops]:
-            raise BudgetError(f"crops lacks a quota for {', '.join(missing)}")
-        # Presets are shared by every environment of a process.
-        object.__setattr__(self, "crops", MappingProxyType(dict(self.crops)))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by fields: a mapping proxy can't travel to a worker process by itself."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return _rebuild, (fields | {"crops": dict(self.crops)},)
 
     @property
     def grid_px(self) -> int:
@@ -101,7 +109,7 @@ class Budget:
         """No frame is higher or wider than this."""
         cells = max(
             min(quota.max_tokens, MAX_TOKENS_PER_PAIR)
-            for quota in (self.overview, *self.crops.values())
+            for quota in (self.overview, self.crops.coarse, self.crops.medium, self.crops.fine)
         )
         # A strip of the most extreme aspect ratio may be longer than its area alone allows.
         return self.grid_px * max(cells, math.isqrt(MAX_ASPECT_RATIO * cells) + 2)
@@ -110,10 +118,6 @@ class Budget:
     def max_clip_frames(self) -> int:
         """No clip has more frames than this."""
         return max(self.overview_frames or MAX_FRAMES, self.max_crop_frames)
-
-
-def _rebuild(fields: dict[str, object]) -> Budget:
-    return Budget(**fields)  # type: ignore[arg-type]
 
 
 def smart_resize(
@@ -242,7 +246,7 @@ QWEN2_5_VL = Budget(
     name="qwen2.5-vl",
     patch_px=14,
     overview=Quota(16384, 512),
-    crops={"coarse": Quota(2048, 512), "medium": Quota(4096, 512), "fine": Quota(6144, 512)},
+    crops=CropQuotas(coarse=Quota(2048, 512), medium=Quota(4096, 512), fine=Quota(6144, 512)),
     overview_frames=None,
 )
 """The paper's 7B model."""
@@ -251,7 +255,7 @@ QWEN3_VL = Budget(
     name="qwen3-vl",
     patch_px=16,
     overview=Quota(6144, 256),
-    crops={"coarse": Quota(1024, 256), "medium": Quota(2048, 256), "fine": Quota(3072, 256)},
+    crops=CropQuotas(coarse=Quota(1024, 256), medium=Quota(2048, 256), fine=Quota(3072, 256)),
     overview_frames=128,
 )
 """The later 4B model."""
@@ -260,8 +264,9 @@ LAPTOP = Budget(
     name="laptop",
     patch_px=16,
     overview=Quota(960, 64),
-    crops={"coarse": Quota(256, 32), "medium": Quota(512, 32), "fine": Quota(1024, 32)},
+    crops=CropQuotas(coarse=Quota(256, 32), medium=Quota(512, 32), fine=Quota(1024, 32)),
     overview_frames=64,
+    max_crop_frames=32,
     context_tokens=8192,
     reserve_tokens=512,
     max_reply_tokens=1024,
@@ -272,7 +277,7 @@ TINY = Budget(
     name="tiny",
     patch_px=16,
     overview=Quota(10, 10),
-    crops={"coarse": Quota(4, 4), "medium": Quota(8, 4), "fine": Quota(16, 4)},
+    crops=CropQuotas(coarse=Quota(4, 4), medium=Quota(8, 4), fine=Quota(16, 4)),
     overview_frames=20,
     max_crop_frames=8,
     context_tokens=1024,

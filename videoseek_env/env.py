@@ -17,7 +17,7 @@ from videoseek_env.render import Window, render_ansi, render_rgb
 from videoseek_env.session import CHARS_PER_TOKEN, Observation, SessionConfig, VideoSession
 from videoseek_env.spaces import ClipSpace, UnicodeText
 from videoseek_env.task import VideoTask
-from videoseek_env.trajectory import Trajectory
+from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import Backend, ClipCache, VideoReader, open_video
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
@@ -54,11 +54,11 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         `<answer>..</answer>`. Any string is survivable; one over the budget's limit is cut, which
         ends the episode.
     Reward: 0 until the last step, which pays `reward(trajectory).value`.
-    Termination: the agent's reply ended the episode: an answer, no action at all, or a reply too
-    long. Truncation: turns, clips or context ran out. Info: `task_id`, `kind`, `turns`,
-    `malformed_replies`, `context_tokens`, `visual_tokens`,
+    Termination: the agent's reply ended the episode: an answer, no action, or a reply too long.
+    Truncation: turns, clips or context ran out, or the host stopped the episode.
+    Info: `task_id`, `kind`, `turns`, `malformed_replies`, `context_tokens`, `visual_tokens`,
         `system_prompt` (reset only), and from the last step `end_reason`, `reward_parts` and
-        `trajectory`.
+        `trajectory`. A prompt over the context limit has its `end_reason` at reset already.
     Reset: `seed` draws the task; `options={"task_id": ...}` pins it, so that all members of a group
         can share one.
 
@@ -102,6 +102,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
             )
         self.render_mode = render_mode
         self.tasks = {task.id: task for task in tasks}
+        self._task_list = list(tasks)
         if not self.tasks or len(self.tasks) < len(tasks):
             raise TaskError(
                 f"expected at least one task, each with its own id; got {len(tasks)} tasks with "
@@ -110,8 +111,9 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         self.config = config or SessionConfig()
         self._reward = reward
         self._backend = backend
-        self._cache = cache or ClipCache(DEFAULT_CACHE_BYTES)
+        self._cache = ClipCache(DEFAULT_CACHE_BYTES) if cache is None else cache
         self._reader: VideoReader | None = None
+        self._reader_key: tuple[str, float | None] = ("", None)
         self._session: VideoSession | None = None
         self._observation = Observation("")
         self._is_over = True
@@ -160,7 +162,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         """
         super().reset(seed=seed)
         task = self._choose_task(options or {})
-        self._session = None
+        self._session, self._observation, self._is_over = None, Observation(""), True
         session = VideoSession(task, self._open(task), self.config, cache=self._cache)
         self._observation = session.start()
         self._session = session
@@ -177,7 +179,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         Raises:
             EpisodeError: If the episode is over, or none was started.
             TypeError: If the action is not a string.
-            VideoDecodeError: If the frames can't be decoded.
+            VideoDecodeError: If the frames can't be decoded; the next step then ends the episode.
         """
         session = self.session
         if self._is_over:
@@ -208,6 +210,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
 
     def close(self) -> None:
         """Free the decoder and the window. An episode on the way is abandoned."""
+        self._is_over = True
         if self._session is not None:
             self._session.abandon()
         if self._reader is not None:
@@ -221,7 +224,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         if unknown := options.keys() - {"task_id"}:
             raise TaskError(f"unknown reset options {sorted(unknown)}; expected only 'task_id'")
         if "task_id" not in options:
-            return list(self.tasks.values())[self.np_random.integers(len(self.tasks))]
+            return self._task_list[self.np_random.integers(len(self._task_list))]
         task_id = options["task_id"]
         if task_id not in self.tasks:
             some = ", ".join(list(self.tasks)[:5])
@@ -230,21 +233,22 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
 
     def _open(self, task: VideoTask) -> VideoReader:
         """The task's video, kept open as long as episodes stay with it."""
-        if self._reader is not None and self._reader.path == task.video:
-            return self._reader
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        self._reader = open_video(task.video, self._backend, frame_fps=task.frame_fps)
+        key = task.video, task.frame_fps
+        if self._reader is None or self._reader_key != key:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            self._reader = open_video(task.video, self._backend, frame_fps=task.frame_fps)
+            self._reader_key = key
         return self._reader
 
     def _finish(
         self, session: VideoSession
     ) -> tuple[ObservationDict, float, bool, bool, dict[str, Any]]:
-        self._is_over = True
-        trajectory = session.trajectory
-        truncated = session.end_reason is not None and session.end_reason.is_exceeded
+        trajectory, reason = session.trajectory, session.end_reason
+        by_reply = reason is not None and (reason is EndReason.ANSWERED or reason.is_void)
         score = self._reward(trajectory)
+        self._is_over = True
         self._observation = Observation(f"The episode is over: {session.end_reason}.")
         info = self._info() | {
             "end_reason": str(session.end_reason),
@@ -252,7 +256,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
             "trajectory": trajectory,
         }
         self._show()
-        return self._observation_dict(), float(score.value), not truncated, truncated, info
+        return self._observation_dict(), float(score.value), by_reply, not by_reply, info
 
     def _info(self) -> dict[str, Any]:
         trajectory = self.session.trajectory

@@ -22,6 +22,10 @@ class BudgetError(VideoSeekError, ValueError):
     """A frame, pixel or token budget is impossible."""
 
 
+class ConfigError(VideoSeekError, ValueError):
+    """A setting is outside its range."""
+
+
 class DatasetError(VideoSeekError, ValueError):
     """A dataset is missing, or one of its records can't be read."""
 

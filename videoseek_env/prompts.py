@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from videoseek_env.errors import ConfigError
 from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.video.clip import ClipRef
 
@@ -26,7 +27,13 @@ _CHOICE_FORM = "Answer with the letter of the right option."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """The texts of an episode. Each template lists the names that it may use."""
+    """The texts of an episode. Each template lists the names that it may use.
+
+    Braces that stand for themselves are doubled, as `str.format` has it.
+
+    Raises:
+        ConfigError: If a template uses another name, or a brace stands alone.
+    """
 
     system: str = _SYSTEM
     """What an agent has to know before the first observation; no names."""
@@ -35,13 +42,23 @@ class Prompts:
     crop: str = "{sampling}\nLook closer again, or answer."
     """The observation after a crop. Names: sampling."""
     sampling: str = (
-        "{name}: {frames} frames from {start:.1f} s to {end:.1f} s, {fps:.2f} frames per second."
+        "{name}: {frames} from {start:.1f} s to {end:.1f} s, {fps:.2f} frames per second."
     )
     """How a clip was sampled. Names: name, frames, start, end, fps."""
     error: str = "That reply could not be carried out. {message}\nTry again, or answer."
     """The observation after a malformed grounding. Names: message."""
     last_turn: str = "\nThis is your last turn: give your final answer now."
     """Appended to the observation of the last turn if an answer is forced; no names."""
+
+    def __post_init__(self) -> None:
+        for template, names in _NAMES.items():
+            try:
+                getattr(self, template).format(**names)
+            except (KeyError, IndexError, ValueError) as error:
+                raise ConfigError(
+                    f"the prompt {template!r} may use {sorted(names)} and must double any other "
+                    f"brace: {type(error).__name__}: {error}"
+                ) from error
 
     def system_text(self) -> str:
         """The system prompt."""
@@ -71,11 +88,25 @@ class Prompts:
     def _sampling_text(self, name: str, clip: ClipRef) -> str:
         return self.sampling.format(
             name=name,
-            frames=len(clip.indices),
+            frames=_count(len(clip.indices), "frame"),
             start=clip.segment.start_seconds,
             end=clip.segment.end_seconds,
             fps=len(clip.indices) / clip.segment.duration_seconds,
         )
 
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+_NAMES: dict[str, dict[str, str | float]] = {
+    "system": {},
+    "question": {"question": "", "options": "", "answer_form": "", "sampling": ""},
+    "crop": {"sampling": ""},
+    "sampling": {"name": "", "frames": "", "start": 0.0, "end": 0.0, "fps": 0.0},
+    "error": {"message": ""},
+    "last_turn": {},
+}
+"""What each template may use."""
 
 DEFAULT_PROMPTS = Prompts()

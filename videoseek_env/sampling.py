@@ -15,6 +15,7 @@ from videoseek_env.budget import (
     overview_frame_count,
     visual_tokens,
 )
+from videoseek_env.errors import BudgetError, VideoDecodeError
 from videoseek_env.segment import Segment
 from videoseek_env.video.clip import ClipRef, ClipStrategy, Strategy
 from videoseek_env.video.reader import VideoReader
@@ -35,7 +36,7 @@ def plan_overview(reader: VideoReader, budget: Budget, mode: OverviewMode = "exa
     indices = evenly_spaced(timestamps, 0, info.frame_count - 1, count)
     if mode == "keyframe":
         indices = snap_to_keyframes(indices, timestamps, reader.keyframe_indices)
-    whole = Segment(0.0, info.end_seconds)
+    whole = Segment(info.start_seconds, info.end_seconds)
     return _plan(reader, indices, whole, "overview", budget.overview, budget.grid_px)
 
 
@@ -54,7 +55,8 @@ def plan_crop(reader: VideoReader, segment: Segment, strategy: Strategy, budget:
         segment.duration_seconds,
         last - first + 1,
         sampling_fps=budget.sampling_fps,
-        max_frames=budget.max_crop_frames,
+        # At least one token for every pair of frames.
+        max_frames=min(budget.max_crop_frames, 2 * budget.crops[strategy].max_tokens),
     )
     indices = evenly_spaced(timestamps, first, last, count)
     return _plan(reader, indices, segment, strategy, budget.crops[strategy], budget.grid_px)
@@ -73,13 +75,24 @@ def evenly_spaced(
 
     Differs from the paper: a variable frame rate is spaced by time, not by index.
 
+    Args:
+        timestamps: Presentation time of each frame in seconds, ascending, [N].
+        first: Index of the first frame, included.
+        last: Index of the last frame, included.
+        count: Frames to take, in [1, last - first + 1].
+
     >>> evenly_spaced(np.arange(10) / 25, 0, 9, 4)
     array([0, 3, 6, 9])
     """
     within = timestamps[first : last + 1]
     wanted = np.linspace(within[0], within[-1], count)
     positions = np.interp(wanted, within, np.arange(first, last + 1))
-    return np.rint(np.round(positions, 6)).astype(np.int64)
+    indices = np.rint(np.round(positions, 6)).astype(np.int64)
+    # No frame twice: after a long pause the nearest frames that are still free.
+    places = np.arange(count)
+    indices = np.maximum.accumulate(indices - places) + places
+    spread: npt.NDArray[np.int64] = np.minimum(indices, last - places[::-1])
+    return spread
 
 
 def snap_to_keyframes(
@@ -87,7 +100,10 @@ def snap_to_keyframes(
     timestamps: npt.NDArray[np.float64],
     keyframes: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Each index moved to its nearest keyframe, unless that is over half the spacing away."""
+    """Each index moved to its nearest keyframe, unless that is over half the spacing away.
+
+    Of several that are nearest to the same keyframe, the closest takes it and the others stay.
+    """
     if len(indices) < 2 or len(keyframes) == 0:
         return indices
     wanted, have = timestamps[indices], timestamps[keyframes]
@@ -96,7 +112,12 @@ def snap_to_keyframes(
     before = np.maximum(after - 1, 0)
     nearest = np.where(wanted - have[before] <= have[after] - wanted, before, after)
     distance = np.abs(have[nearest] - wanted)
-    return np.where(distance <= spacing / 2, keyframes[nearest], indices)
+    closest = np.full(len(keyframes), np.inf)
+    np.minimum.at(closest, nearest, distance)
+    takes = (distance <= spacing / 2) & (distance == closest[nearest])
+    # Two at exactly the same distance: the earlier one takes it.
+    takes[1:] &= ~(takes[:-1] & (nearest[1:] == nearest[:-1]))
+    return np.where(takes, keyframes[nearest], indices)
 
 
 def _plan(
@@ -107,9 +128,13 @@ def _plan(
     quota: Quota,
     grid_px: int,
 ) -> ClipRef:
-    size = clip_size(
-        reader.info.height, reader.info.width, len(indices), quota=quota, grid_px=grid_px
-    )
+    info = reader.info
+    try:
+        size = clip_size(info.height, info.width, len(indices), quota=quota, grid_px=grid_px)
+    except BudgetError as error:
+        raise VideoDecodeError(
+            reader.path, reader.backend, str(error), "Crop or pad the video."
+        ) from error
     return ClipRef(
         video=reader.path,
         indices=tuple(indices.tolist()),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from videoseek_env.action import Action, Crop, Fault, FinalAnswer, Malformed, parse_reply
 from videoseek_env.budget import Budget, approximate_text_tokens, get_budget
-from videoseek_env.errors import BudgetError, EpisodeError, VideoDecodeError
+from videoseek_env.errors import ConfigError, EpisodeError, VideoDecodeError
 from videoseek_env.prompts import DEFAULT_PROMPTS, Prompts
 from videoseek_env.sampling import OverviewMode, plan_crop, plan_overview
 from videoseek_env.task import VideoTask
@@ -16,7 +17,7 @@ from videoseek_env.video import ClipCache, VideoReader
 from videoseek_env.video.clip import Clip, ClipRef
 
 CHARS_PER_TOKEN = 4
-"""A reply is cut at this many characters per allowed token, whatever the tokenizer says."""
+"""What is kept of a reply has at most so many characters for each token that it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Observation:
     """New frames; None after a malformed reply."""
     error: Fault | None = None
     """Why the last reply could not be carried out."""
+    system: str = ""
+    """The system prompt: how to reply. Only with the first observation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,8 @@ class SessionConfig:
     """The rules of an episode.
 
     Raises:
-        BudgetError: If a limit is below one.
+        BudgetError: If no preset has the budget's name.
+        ConfigError: If a limit is below one, or the overview mode is unknown.
     """
 
     budget: str | Budget = "laptop"
@@ -55,12 +59,12 @@ class SessionConfig:
     def __post_init__(self) -> None:
         get_budget(self.budget)
         if self.max_turns < 1 or self.max_clips < 1:
-            raise BudgetError(
+            raise ConfigError(
                 "an episode needs at least one turn and one clip, got "
                 f"max_turns={self.max_turns}, max_clips={self.max_clips}"
             )
         if self.overview not in ("exact", "keyframe"):
-            raise BudgetError(f'overview must be "exact" or "keyframe", got {self.overview!r}')
+            raise ConfigError(f'overview must be "exact" or "keyframe", got {self.overview!r}')
 
 
 class VideoSession:
@@ -101,13 +105,18 @@ class VideoSession:
         self.end_reason: EndReason | None = None
 
     @property
+    def start_seconds(self) -> float:
+        """Start of the video's timeline: zero but for videos whose first frame comes late."""
+        return self._reader.info.start_seconds
+
+    @property
     def duration_seconds(self) -> float:
         """End of the video's timeline, in seconds."""
         return self._reader.info.end_seconds
 
     @property
     def max_reply_chars(self) -> int:
-        """A longer reply is cut."""
+        """What is kept of a reply."""
         return CHARS_PER_TOKEN * self.budget.max_reply_tokens
 
     @property
@@ -130,6 +139,7 @@ class VideoSession:
             duration_seconds=self.duration_seconds,
             context_tokens=self._context_tokens,
             max_turns=self.config.max_turns,
+            start_seconds=self.start_seconds,
         )
 
     def start(self) -> Observation:
@@ -145,11 +155,15 @@ class VideoSession:
             raise EpisodeError("the episode has started; make a new session for another one")
         self._started = True
         prompts = self.config.prompts
-        overview = plan_overview(self._reader, self.budget, self.config.overview)
-        self._context_tokens = self.config.count_text_tokens(prompts.system_text())
+        system = prompts.system_text()
+        self._context_tokens = self.config.count_text_tokens(system)
+        with self._video_failures():
+            overview = plan_overview(self._reader, self.budget, self.config.overview)
         text = prompts.question_text(self.task, overview)
         observation = self._observe(text, overview, overflow=EndReason.PROMPT_TOO_LONG)
-        return observation or Observation("The question and the overview pass the context limit.")
+        if observation is None:
+            return Observation("The question and the overview pass the context limit.")
+        return replace(observation, system=system)
 
     def reply(self, text: str) -> Observation | None:
         """Carry out a reply.
@@ -163,16 +177,22 @@ class VideoSession:
                 `VIDEO_FAILED`, and its trajectory is kept.
         """
         self._require_running()
-        reply, is_cut = self._cut(text)
-        action = parse_reply(reply, duration_seconds=self.duration_seconds)
+        reply = text[: self.max_reply_chars]
+        tokens = self.config.count_text_tokens(reply)
+        room = min(self.budget.max_reply_tokens, self.budget.context_tokens - self._context_tokens)
+        action = parse_reply(
+            reply, duration_seconds=self.duration_seconds, start_seconds=self.start_seconds
+        )
         self._turns.append(Turn(self._text, self._ref, reply, action))
-        self._context_tokens += self.config.count_text_tokens(reply)
+        self._context_tokens += tokens
+        is_cut = len(reply) < len(text) or tokens > room
         self.end_reason = EndReason.REPLY_CUT if is_cut else self._ending(action)
         if self.end_reason is not None:
             return None
         match action:
             case Crop(segment, strategy):
-                crop = plan_crop(self._reader, segment, strategy, self.budget)
+                with self._video_failures():
+                    crop = plan_crop(self._reader, segment, strategy, self.budget)
                 return self._observe(self.config.prompts.crop_text(crop), crop)
             case Malformed(fault, message):
                 return self._observe(self.config.prompts.error_text(message), None, error=fault)
@@ -189,11 +209,6 @@ class VideoSession:
             raise EpisodeError("the episode has not started; call start() first")
         if self.end_reason is not None:
             raise EpisodeError(f"the episode has ended ({self.end_reason}); make a new session")
-
-    def _cut(self, text: str) -> tuple[str, bool]:
-        kept = text[: self.max_reply_chars]
-        too_long = self.config.count_text_tokens(kept) > self.budget.max_reply_tokens
-        return kept, too_long or len(kept) < len(text)
 
     def _ending(self, action: Action) -> EndReason | None:
         """How an action ends the episode before anything is decoded, if it does."""
@@ -224,13 +239,19 @@ class VideoSession:
         if self._context_tokens + tokens > limit:
             self.end_reason = overflow
             return None
-        try:
+        with self._video_failures():
             clip = self._cache.load(ref, self._reader) if ref else None
-        except VideoDecodeError:
-            self.end_reason = EndReason.VIDEO_FAILED
-            raise
         self._context_tokens += tokens
         self._visual_tokens += visual_tokens
         self._clips += ref is not None
         self._text, self._ref = text, ref
         return Observation(text, clip, error)
+
+    @contextmanager
+    def _video_failures(self) -> Iterator[None]:
+        """Name the ending when the decoder gives up, and let the error pass."""
+        try:
+            yield
+        except VideoDecodeError:
+            self.end_reason = EndReason.VIDEO_FAILED
+            raise

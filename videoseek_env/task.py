@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,8 +43,9 @@ class VideoTask:
     """One question about one video.
 
     Raises:
-        TaskError: On an empty id, video or question, on an answer that is none of the options, and
-            on a temporal-grounding task without a clue.
+        TaskError: On an empty id, video or question, an unknown kind, an answer that is none of the
+            options, more than 26 options, a length or rate that is not above zero, and a
+            temporal-grounding task without a clue.
     """
 
     id: str
@@ -62,18 +64,48 @@ class VideoTask:
     """Length as the dataset states it; None if it does not. The decoder's word wins."""
     frame_fps: float | None = None
     """Frames per second of a folder of frames; None for a video file."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Whatever else the dataset knows, JSON-serialisable."""
 
     def __post_init__(self) -> None:
+        for name in ("id", "video", "question", "answer"):
+            if not isinstance(getattr(self, name), str):
+                raise TaskError(
+                    f"task {self.id!r}: {name} must be text, got {getattr(self, name)!r}"
+                )
         for name in ("id", "video", "question"):
             if not getattr(self, name):
                 raise TaskError(f"task {self.id!r}: {name} is empty")
+        object.__setattr__(self, "kind", self._read_kind())
+        for name in ("options", "clues"):
+            if isinstance(getattr(self, name), str):
+                raise TaskError(f"task {self.id!r}: {name} must be a list, got a text")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not all(isinstance(option, str) for option in self.options):
+            raise TaskError(f"task {self.id!r}: options must be texts, got {self.options}")
+        for name in ("duration_seconds", "frame_fps"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise TaskError(f"task {self.id!r}: {name} must be above zero, got {value}")
+        self._check_answer()
+
+    def _read_kind(self) -> TaskKind:
+        try:
+            return TaskKind(self.kind)
+        except ValueError as error:
+            kinds = ", ".join(TaskKind)
+            raise TaskError(f"task {self.id!r}: {error}; choose one of {kinds}") from error
+
+    def _check_answer(self) -> None:
         if self.kind is TaskKind.TEMPORAL_GROUNDING:
             if not self.clues:
                 raise TaskError(f"task {self.id!r}: temporal grounding needs at least one clue")
         elif not self.answer:
             raise TaskError(f"task {self.id!r}: answer is empty")
+        if len(self.options) > len(ascii_uppercase):
+            raise TaskError(
+                f"task {self.id!r}: {len(self.options)} options; at most 26 have letters"
+            )
         if self.kind.is_multiple_choice and self.options:
             letters = ascii_uppercase[: len(self.options)]
             if len(self.answer) != 1 or self.answer not in letters:
@@ -119,12 +151,12 @@ class VideoTask:
             raise TaskError(f"task {name!r}: unknown {', '.join(map(str, unknown))}")
         try:
             return cls(
-                id=str(fields["id"]),
-                video=str(fields["video"]),
-                question=str(fields["question"]),
-                answer=str(fields["answer"]),
-                kind=TaskKind(fields["kind"]),
-                options=tuple(str(option) for option in fields.get("options") or ()),
+                id=str(name),
+                video=fields["video"],
+                question=fields["question"],
+                answer=fields["answer"],
+                kind=fields["kind"],
+                options=fields.get("options") or (),
                 clues=tuple(Segment(float(s), float(e)) for s, e in fields.get("clues") or ()),
                 duration_seconds=_optional_float(fields.get("duration_seconds")),
                 frame_fps=_optional_float(fields.get("frame_fps")),

@@ -82,11 +82,13 @@ class Trajectory:
     end_reason: EndReason | None
     """None while the episode runs."""
     duration_seconds: float
-    """End of the video's timeline, to which segments are clamped."""
+    """End of the video's timeline, to which segments are clamped; its length if it starts at 0."""
     context_tokens: int = 0
     """Tokens in the context at the end: visual ones exact, text ones as counted."""
     max_turns: int = 0
     """The turn limit that held."""
+    start_seconds: float = 0.0
+    """Start of the video's timeline."""
 
     @property
     def replies(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ class Trajectory:
             "duration_seconds": self.duration_seconds,
             "context_tokens": self.context_tokens,
             "max_turns": self.max_turns,
+            "start_seconds": self.start_seconds,
         }
 
     @classmethod
@@ -143,15 +146,8 @@ class Trajectory:
         """
         try:
             duration = float(fields["duration_seconds"])
-            turns = tuple(
-                Turn(
-                    observation=turn["observation"],
-                    clip=ClipRef.from_dict(turn["clip"]) if turn["clip"] else None,
-                    reply=turn["reply"],
-                    action=parse_reply(turn["reply"], duration_seconds=duration),
-                )
-                for turn in fields["turns"]
-            )
+            start = float(fields.get("start_seconds", 0.0))
+            turns = tuple(_read_turn(turn, start, duration) for turn in fields["turns"])
             return cls(
                 task=VideoTask.from_dict(fields["task"]),
                 turns=turns,
@@ -159,6 +155,7 @@ class Trajectory:
                 duration_seconds=duration,
                 context_tokens=int(fields["context_tokens"]),
                 max_turns=int(fields["max_turns"]),
+                start_seconds=start,
             )
         except TaskError as error:
             raise TrajectoryError(str(error)) from error
@@ -166,6 +163,18 @@ class Trajectory:
             raise TrajectoryError(
                 f"not a saved trajectory: {type(error).__name__}: {error}"
             ) from error
+
+
+def _read_turn(fields: Mapping[str, Any], start_seconds: float, end_seconds: float) -> Turn:
+    observation, reply = fields["observation"], fields["reply"]
+    if not (isinstance(observation, str) and isinstance(reply, str)):
+        raise TypeError("an observation and a reply are texts")
+    return Turn(
+        observation=observation,
+        clip=ClipRef.from_dict(fields["clip"]) if fields["clip"] else None,
+        reply=reply,
+        action=parse_reply(reply, duration_seconds=end_seconds, start_seconds=start_seconds),
+    )
 
 
 def append_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -186,18 +195,18 @@ def append_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None
 def _mend_tail(file: BinaryIO) -> None:
     """End the file with a whole line: finish a whole record, cut a torn one."""
     position = file.seek(0, io.SEEK_END)
-    tail = b""
-    while position > 0 and b"\n" not in tail:
+    blocks: list[bytes] = []
+    while position > 0 and not (blocks and b"\n" in blocks[-1]):
         step = min(position, 1 << 16)
         position -= step
         file.seek(position)
-        tail = file.read(step) + tail
-    last_line = tail.rpartition(b"\n")[2]
+        blocks.append(file.read(step))
+    last_line = b"".join(reversed(blocks)).rpartition(b"\n")[2]
     if not last_line:
         return
     try:
         json.loads(last_line)
-    except ValueError:
+    except (ValueError, RecursionError):
         file.truncate(file.seek(0, io.SEEK_END) - len(last_line))
         _logger.warning("%s: cut off an unfinished last line", file.name)
     else:

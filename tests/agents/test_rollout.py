@@ -1,4 +1,6 @@
 import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,10 @@ from agents.episode import Episode, read_episodes
 from agents.rollout import RolloutConfig, rollout
 from rewards import Reward
 from tests.sample_trajectories import answer_reply, crop_reply, make_task
-from videoseek_env.errors import TrajectoryError
+from tests.synthetic_video import write_video
+from videoseek_env.action import Crop
+from videoseek_env.errors import TrajectoryError, VideoDecodeError
+from videoseek_env.segment import Segment
 from videoseek_env.session import Observation, SessionConfig
 from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory, append_jsonl
@@ -108,10 +113,81 @@ def test_clips_are_decoded_once_for_the_whole_group(minute_video: Path) -> None:
     assert cache.stats.misses == 2  # the overview and one crop
 
 
-def test_an_abandoned_rollout_stops_its_threads(minute_video: Path) -> None:
-    episodes = rollout(Fixed, make_tasks(minute_video, 50), RolloutConfig(workers=2), session=TINY)
+def test_an_abandoned_rollout_plays_no_further_episode(minute_video: Path) -> None:
+    started: list[int] = []
+
+    class Counted(Fixed):
+        def reset(self, *, seed: int | None = None) -> None:
+            started.append(1)
+            time.sleep(0.01)
+            super().reset(seed=seed)
+
+    tasks = make_tasks(minute_video, 200)
+    episodes = rollout(Counted, tasks, RolloutConfig(workers=2), session=TINY)
     next(episodes)
     episodes.close()  # type: ignore[attr-defined]
+    played = len(started)
+    assert played < 200
+    time.sleep(0.1)
+    assert len(started) == played
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollout")]
+
+
+def test_a_policy_that_writes_no_text_fails_by_name(minute_video: Path) -> None:
+    class Mute(Fixed):
+        def act(self, observation: Observation) -> str:
+            return None  # type: ignore[return-value]
+
+    (episode,) = rollout(Mute, make_tasks(minute_video, 1), session=TINY)
+    assert episode.trajectory.end_reason is EndReason.POLICY_FAILED
+    assert episode.error == "TypeError: a policy returns text, got NoneType"
+
+
+def test_a_policy_that_raises_a_decode_error_is_still_the_policys_fault(
+    minute_video: Path,
+) -> None:
+    class Confused(Fixed):
+        def act(self, observation: Observation) -> str:
+            raise VideoDecodeError("x.mp4", "mine", "no luck", "None.")
+
+    (episode,) = rollout(Confused, make_tasks(minute_video, 1), session=TINY)
+    assert episode.trajectory.end_reason is EndReason.POLICY_FAILED
+
+
+def test_an_error_of_the_reward_is_the_hosts(minute_video: Path) -> None:
+    def broken(trajectory: Trajectory) -> Reward:
+        raise ZeroDivisionError("my reward")
+
+    with pytest.raises(ZeroDivisionError, match="my reward"):
+        list(rollout(Fixed, make_tasks(minute_video), session=TINY, reward=broken))
+
+
+def test_episodes_tell_the_rules_that_they_were_played_by(minute_video: Path) -> None:
+    (episode,) = rollout(Fixed, make_tasks(minute_video, 1), session=TINY)
+    assert episode.settings == {
+        "budget": "tiny",
+        "overview": "exact",
+        "max_turns": 6,
+        "max_clips": 12,
+        "force_answer": False,
+    }
+
+
+def test_the_baselines_play_videos_too_short_to_crop(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "short.mp4", 10, fps=25)
+    tasks = [
+        dataclasses.replace(make_task(kind), id=kind.value, video=str(path)) for kind in TaskKind
+    ]
+    for policy in (RandomPolicy, OraclePolicy):
+        for episode in rollout(policy, tasks, RolloutConfig(episodes_per_task=5), session=TINY):
+            assert episode.error is None
+
+
+def test_the_oracle_widens_clues_that_are_too_short_to_crop(minute_video: Path) -> None:
+    task = dataclasses.replace(make_task(clues=[(10.0, 10.5)]), video=str(minute_video))
+    (episode,) = rollout(OraclePolicy, [task], session=TINY)
+    assert episode.trajectory.crops == (Crop(Segment(9.75, 10.75), "fine"),)
+    assert len(episode.trajectory.clips) == 2
 
 
 def test_the_oracle_is_told_the_task_and_scores_the_maximum(minute_video: Path) -> None:

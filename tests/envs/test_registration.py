@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -6,7 +7,7 @@ import pytest
 
 import videoseek_env
 from tests.sample_trajectories import answer_reply, make_task
-from videoseek_env.errors import BudgetError, DatasetError
+from videoseek_env.errors import BudgetError, ConfigError, DatasetError
 from videoseek_env.session import SessionConfig
 
 
@@ -48,6 +49,18 @@ def test_an_unknown_budget_or_dataset_is_named() -> None:
         gymnasium.make("VideoSeek-v0", budget="huge")
     with pytest.raises(DatasetError, match="'no-such-set'"):
         gymnasium.make("VideoSeek-v0", tasks="no-such-set")
+
+
+def test_another_package_named_envs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "envs"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"hidden by .*envs.__init__\.py\. Rename"):
+        gymnasium.make("VideoSeek-v0")
 
 
 def test_every_public_name_exists_and_is_documented() -> None:

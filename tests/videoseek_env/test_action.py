@@ -83,7 +83,13 @@ def test_an_integer_too_large_for_a_float_is_clamped() -> None:
 
 @pytest.mark.parametrize(
     ("segment", "is_crop"),
-    [("[2, 3]", True), ("[2, 2.99]", False), ("[99, 100]", True), ("[99.5, 100]", False)],
+    [
+        ("[2, 3]", True),
+        ("[2, 2.99]", False),
+        ("[99, 100]", True),
+        ("[99.5, 100]", False),
+        ("[0.2, 1.2]", True),  # 1.2 - 1 < 0.2 in floats
+    ],
 )
 def test_a_crop_spans_at_least_one_second(segment: str, is_crop: bool) -> None:
     text = grounding(f'{{"temporal_segment": {segment}, "sampling_strategy": "fine"}}')
@@ -97,7 +103,6 @@ def test_a_crop_spans_at_least_one_second(segment: str, is_crop: bool) -> None:
         ("[3, 9]", Fault.BAD_JSON),
         ("{not json}", Fault.BAD_JSON),
         ("{" * 100_000 + "}" * 100_000, Fault.BAD_JSON),
-        ('{"a":' * 5_000 + "1" + "}" * 5_000, Fault.MISSING_KEY),
         ('{"sampling_strategy": "fine"}', Fault.MISSING_KEY),
         ('{"temporal_segment": [1, 5]}', Fault.MISSING_KEY),
         ('{"temporal_segment": 3, "sampling_strategy": "fine"}', Fault.BAD_SEGMENT),
@@ -116,9 +121,7 @@ def test_a_crop_spans_at_least_one_second(segment: str, is_crop: bool) -> None:
     ],
 )
 def test_each_fault_is_named(content: str, fault: Fault) -> None:
-    assert fault_of(grounding(content)) in (fault, Fault.BAD_JSON)
-    if not content.startswith('{"a":'):  # whether that depth is a recursion error depends on Python
-        assert fault_of(grounding(content)) is fault
+    assert fault_of(grounding(content)) is fault
 
 
 def test_a_video_shorter_than_a_second_cannot_be_cropped() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import pickle
 
@@ -188,7 +189,6 @@ def test_presets_are_found_by_name_and_budgets_pass_through() -> None:
         ({"patch_px": 0}, "above zero"),
         ({"overview_frames": 0}, "above zero"),
         ({"reserve_tokens": 8192}, "reserve_tokens"),
-        ({"crops": {"fine": Quota(8, 4)}}, "coarse, medium"),
     ],
 )
 def test_impossible_budgets_are_refused(change: dict[str, object], message: str) -> None:
@@ -206,9 +206,39 @@ def test_budgets_travel_to_worker_processes() -> None:
     assert pickle.loads(pickle.dumps(QWEN3_VL)) == QWEN3_VL
 
 
-def test_presets_cannot_be_changed() -> None:
-    with pytest.raises(TypeError, match="does not support item assignment"):
-        LAPTOP.crops["fine"] = Quota(1, 1)  # type: ignore[index]
+def test_presets_hash_and_spell_out_for_logs() -> None:
+    assert len({hash(budget) for budget in PRESETS.values()}) == len(PRESETS)
+    assert dataclasses.asdict(LAPTOP)["crops"]["fine"] == {"max_tokens": 1024, "min_tokens": 32}
+
+
+# The table of the method, section 3.
+@pytest.mark.parametrize(
+    ("budget", "grid", "overview", "crops", "frames"),
+    [
+        (QWEN2_5_VL, 28, Quota(16384, 512), [Quota(n, 512) for n in (2048, 4096, 6144)], None),
+        (QWEN3_VL, 32, Quota(6144, 256), [Quota(n, 256) for n in (1024, 2048, 3072)], 128),
+    ],
+)
+def test_presets_carry_the_published_numbers(
+    budget: Budget, grid: int, overview: Quota, crops: list[Quota], frames: int | None
+) -> None:
+    assert (budget.grid_px, budget.overview, budget.overview_frames) == (grid, overview, frames)
+    assert [budget.crops["coarse"], budget.crops["medium"], budget.crops["fine"]] == crops
+    assert (budget.context_tokens, budget.reserve_tokens) == (32768, 2000)
+    assert (budget.max_reply_tokens, budget.max_crop_frames) == (8192, 768)
+    assert (budget.sampling_fps, MAX_TOKENS_PER_PAIR) == (2.0, 768)
+
+
+def test_the_overview_has_at_most_768_frames() -> None:
+    many = dataclasses.replace(QWEN3_VL, overview_frames=1000)
+    assert overview_frame_count(3600.0, 10_000, budget=many) == 768
+
+
+# 512 // 2 = 256 tokens a pair at least: 32 x 64 pixels are 2 cells, scaled by sqrt(256 / 2) = 11.3
+# a side.
+def test_small_frames_are_enlarged_to_the_least_quota() -> None:
+    size = clip_size(32, 64, 4, quota=Quota(16384, 512), grid_px=32)
+    assert size == FrameSize(384, 736)  # ceil(11.3), ceil(22.6) cells
 
 
 @given(st.text())

@@ -156,6 +156,39 @@ def test_no_tasks_or_equal_ids_are_errors(tasks: list[VideoTask]) -> None:
         VideoSeekEnv(tasks, TrajectoryGuidedReward())
 
 
+def test_a_reward_that_raises_leaves_the_episode_scorable(minute_video: Path) -> None:
+    failures = [ZeroDivisionError("once")]
+
+    def fragile(trajectory: Trajectory) -> Reward:
+        if failures:
+            raise failures.pop()
+        return Reward(1.0)
+
+    env = VideoSeekEnv(make_tasks(minute_video), fragile, config=TINY)
+    env.reset(seed=0)
+    with pytest.raises(ZeroDivisionError):
+        env.step(answer_reply("B"))
+    assert env.step("")[1] == 1.0
+
+
+def test_a_closed_environment_must_be_reset(minute_video: Path) -> None:
+    env = make_env(minute_video)
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(EpisodeError, match="reset"):
+        env.step(answer_reply("B"))
+    env.reset(seed=0)
+    assert env.step(answer_reply("B"))[2]
+
+
+def test_a_host_that_stops_the_episode_truncates_it(minute_video: Path) -> None:
+    env = make_env(minute_video)
+    env.reset(seed=0)
+    env.session.abandon()
+    *_, terminated, truncated, info = env.step(answer_reply("B"))
+    assert (terminated, truncated, info["end_reason"]) == (False, True, "abandoned")
+
+
 def test_an_unknown_render_mode_is_an_error(minute_video: Path) -> None:
     with pytest.raises(ValueError, match="'gif'"):
         make_env(minute_video, render_mode="gif")

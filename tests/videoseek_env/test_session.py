@@ -8,7 +8,7 @@ from tests.sample_trajectories import answer_reply, crop_reply, make_task
 from tests.synthetic_video import read_barcodes, write_video
 from videoseek_env.action import Fault
 from videoseek_env.budget import LAPTOP, TINY, Budget
-from videoseek_env.errors import BudgetError, EpisodeError, VideoDecodeError
+from videoseek_env.errors import EpisodeError, VideoDecodeError, VideoSeekError
 from videoseek_env.prompts import Prompts
 from videoseek_env.session import Observation, SessionConfig, VideoSession
 from videoseek_env.task import TaskKind, VideoTask
@@ -278,7 +278,7 @@ def test_questions_and_messages_with_braces_are_shown_as_they_are(minute_video: 
 def test_prompts_can_be_replaced(minute_video: Path) -> None:
     prompts = Prompts(question="Q: {question} ({sampling})", sampling="{frames}")
     assert make_session(minute_video, prompts=prompts).start().text == (
-        "Q: Which digit does the red card show? (20)"
+        "Q: Which digit does the red card show? (20 frames)"
     )
 
 
@@ -292,7 +292,7 @@ def test_prompts_can_be_replaced(minute_video: Path) -> None:
     ],
 )
 def test_impossible_rules_are_refused(rules: dict[str, object], message: str) -> None:
-    with pytest.raises(BudgetError, match=message):
+    with pytest.raises(VideoSeekError, match=message):
         SessionConfig(**rules)  # type: ignore[arg-type]
 
 
@@ -304,3 +304,66 @@ def test_a_session_takes_no_new_memory_for_a_clip_in_the_cache(minute_video: Pat
     assert first.clip is not None and second.clip is not None
     assert np.shares_memory(first.clip.frames, second.clip.frames)
     assert not second.clip.frames.flags.writeable
+
+
+def late_video(tmp_path: Path) -> Path:
+    """100 frames from 30 s to 40 s."""
+    return write_video(tmp_path / "late.mkv", 100, ticks=range(300, 400), ticks_per_second=10)
+
+
+def test_a_video_that_starts_late_is_described_and_cropped_on_its_own_timeline(
+    tmp_path: Path,
+) -> None:
+    session = make_session(late_video(tmp_path), "laptop")
+    assert "64 frames from 30.0 s to 39.9 s, 6.44 frames per second" in session.start().text
+    error = session.reply(crop_reply(0, 20))
+    assert error is not None and error.error is Fault.EMPTY_SEGMENT
+    assert "30.0 s to 39.9 s" in error.text
+    crop = session.reply(crop_reply(0, 32))
+    assert crop is not None and crop.clip is not None
+    assert read_barcodes(crop.clip.frames) == [0, 7, 13, 20]
+    assert crop.clip.segment.start_seconds == 30.0
+    trajectory = session.trajectory
+    assert type(trajectory).from_dict(trajectory.to_dict()) == trajectory
+
+
+def test_only_the_first_observation_carries_the_system_prompt(minute_video: Path) -> None:
+    session = make_session(minute_video)
+    assert session.start().system == Prompts().system_text()
+    crop = session.reply(crop_reply(1, 5))
+    assert crop is not None and crop.system == ""
+
+
+def test_a_reply_that_overruns_the_context_is_cut(minute_video: Path) -> None:
+    session = make_session(minute_video)
+    session.start()
+    tight = small_context(session.context_tokens + 10)
+    session = make_session(minute_video, tight)
+    session.start()
+    assert session.reply("<think>" + "x" * 40 + "</think><answer>B</answer>") is None
+    assert session.end_reason is EndReason.REPLY_CUT
+
+
+def test_the_reserve_of_the_context_is_kept_free(minute_video: Path) -> None:
+    session = make_session(minute_video)
+    session.start()
+    session.reply(crop_reply(1, 5))
+    exact = session.context_tokens
+    for reserve, reason in ((100, None), (101, EndReason.CONTEXT_EXHAUSTED)):
+        budget = dataclasses.replace(small_context(exact + 100), reserve_tokens=reserve)
+        session = make_session(minute_video, budget)
+        session.start()
+        session.reply(crop_reply(1, 5))
+        assert session.end_reason is reason
+
+
+def test_the_published_limits_are_the_defaults() -> None:
+    config = SessionConfig()
+    assert (config.max_turns, config.max_clips, config.force_answer) == (6, 12, False)
+
+
+def test_an_extreme_aspect_ratio_ends_the_episode_by_name(tmp_path: Path) -> None:
+    session = make_session(write_video(tmp_path / "strip.mp4", 4, height=16, width=3400))
+    with pytest.raises(VideoDecodeError, match="aspect ratio"):
+        session.start()
+    assert session.end_reason is EndReason.VIDEO_FAILED

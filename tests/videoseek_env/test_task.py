@@ -38,6 +38,13 @@ def test_optional_fields_may_be_absent() -> None:
         ({"clues": [5]}, "task-clue"),
         ({"duration_seconds": "long"}, "long"),
         ({"colour": "red"}, "unknown colour"),
+        ({"options": "Ann, Bo"}, "options must be a list"),
+        ({"options": [1, 2], "answer": "A"}, "options must be texts"),
+        ({"options": list(map(str, range(27)))}, "27 options; at most 26"),
+        ({"video": None}, "video must be text"),
+        ({"question": 3}, "question must be text"),
+        ({"frame_fps": -1}, "frame_fps must be above zero"),
+        ({"duration_seconds": float("nan")}, "duration_seconds must be above zero"),
     ],
 )
 def test_a_bad_field_is_an_error_that_names_the_task(changes: dict[str, Any], message: str) -> None:

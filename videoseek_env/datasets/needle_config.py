@@ -128,9 +128,7 @@ class NeedleConfig:
         """The fields as JSON-serialisable values, the budget spelled out."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         budget = self.design_budget
-        spelled = {name: getattr(budget, name) for name in budget.__dataclass_fields__}
-        spelled["overview"] = dataclasses.asdict(budget.overview)
-        spelled["crops"] = {name: dataclasses.asdict(q) for name, q in budget.crops.items()}
+        spelled = dataclasses.asdict(budget)
         return fields | {
             "budget": spelled,
             "kinds": [kind.value for kind in self.kinds],

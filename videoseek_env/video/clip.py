@@ -57,16 +57,24 @@ class ClipRef:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClipRef:
-        """Read a reference from the fields that `to_dict` writes."""
+        """Read a reference from the fields that `to_dict` writes.
+
+        Raises:
+            KeyError: If a field is missing.
+            TypeError: If a field is of the wrong type.
+            ValueError: If a number, the segment or the strategy makes no sense.
+        """
+        if fields["strategy"] not in ("overview", *STRATEGIES):
+            raise ValueError(f"unknown strategy {fields['strategy']!r}")
         return cls(
-            video=fields["video"],
-            indices=tuple(fields["indices"]),
-            timestamps_seconds=tuple(fields["timestamps_seconds"]),
-            height=fields["height"],
-            width=fields["width"],
-            segment=Segment(*fields["segment"]),
+            video=str(fields["video"]),
+            indices=tuple(map(int, fields["indices"])),
+            timestamps_seconds=tuple(map(float, fields["timestamps_seconds"])),
+            height=int(fields["height"]),
+            width=int(fields["width"]),
+            segment=Segment(*map(float, fields["segment"])),
             strategy=fields["strategy"],
-            visual_tokens=fields["visual_tokens"],
+            visual_tokens=int(fields["visual_tokens"]),
         )
 
 

@@ -36,6 +36,7 @@ class FrameDecoder:
     """
 
     def __init__(self, path: Path, index: VideoIndex) -> None:
+        self._is_closed = True
         self._path, self._index = path, index
         opened = open_stream(path, BACKEND)
         self._container, self._stream = opened.container, opened.stream

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 _UNSPECIFIED = 2
@@ -41,7 +41,9 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     Raises:
         ValueError: If it turns by anything but quarter turns.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    # not frame.side_data, which refers back to the frame and so keeps its buffers until the next
+    # cycle collection
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # stub lacks it
     if not isinstance(data, SideData):
         return Orientation()
     matrix = np.frombuffer(memoryview(data), np.int32).tolist()
