@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -106,13 +105,13 @@ def play_all(
 def summary_table(rows: list[PolicySummary]) -> Table:
     """One line per policy, narrow enough for a terminal of 80 columns."""
     table = Table(
-        title=f"{rows[0].episodes} episodes each; accuracy with its 95 % confidence interval",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        title=f"{rows[0].episodes} episodes each; accuracy with its 95 % interval; s per episode",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     parts = [name for name in ("format", "bonus", "iou") if name in rows[0].parts]
     table.add_column("policy", no_wrap=True)
-    for heading in ("accuracy", "reward", *parts, "turns", "tokens", "s/episode"):
+    for heading in ("accuracy", "reward", *parts, "turns", "tokens", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(

@@ -29,8 +29,8 @@ def load_reward(name: str) -> RewardFunction:
     Raises:
         NamedRewardError: If the module can't be imported, or the attribute is neither.
 
-    >>> load_reward("rewards:Accuracy")
-    Accuracy(open_ended=<function exact at 0x...>)
+    >>> load_reward("rewards:TurnEfficiency")
+    TurnEfficiency(penalty=0.05, free_calls=1)
     """
     module_name, colon, path = name.partition(":")
     if not (module_name and colon and path):
