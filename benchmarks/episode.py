@@ -50,9 +50,8 @@ def step_latency(repeats: int) -> None:
         "error": "<grounding>{}</grounding>",
         "answer": answer_reply("A"),
     }
-    print(
-        f"{'env.step, median ms':<28}{'crop, cached':>14}{'error':>10}{'answer':>10}{'crop, decoded':>16}"
-    )
+    heading = f"{'env.step, median ms':<28}{'crop, cached':>14}{'error':>10}{'answer':>10}"
+    print(f"{heading}{'crop, decoded':>16}")
     for budget in BUDGETS:
         config = SessionConfig(budget=budget)
         env = VideoSeekEnv(tasks, TrajectoryGuidedReward(), config=config)
@@ -89,9 +88,8 @@ def reward_latency(repeats: int) -> None:
         env.step(crop_reply(10 + turn, 20 + turn))
     *_, info = env.step(answer_reply("A"))
     trajectory, reward = info["trajectory"], TrajectoryGuidedReward()
-    print(
-        f"\nreward of a six-turn trajectory: {milliseconds(lambda: reward(trajectory), repeats):.3f} ms"
-    )
+    median = milliseconds(lambda: reward(trajectory), repeats)
+    print(f"\nreward of a six-turn trajectory: {median:.3f} ms")
 
 
 def hostile_replies(count: int) -> None:

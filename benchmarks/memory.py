@@ -9,7 +9,6 @@ Needs Linux: it reads /proc/self/statm.
 from __future__ import annotations
 
 import argparse
-import gc
 import resource
 import tempfile
 from pathlib import Path
@@ -41,16 +40,19 @@ def main() -> None:
 def _measure(path: Path, backend: Backend, openings: int) -> None:
     resident = []
     for opening in range(1, openings + 1):
-        forget_indexes()
-        reader = open_video(path, backend)
-        reader.read(range(0, 600, 20), 128, 224)
+        _open_and_read(path, backend)
         if opening % (openings // 6) == 0:
-            del reader
-            gc.collect()
             resident.append(_resident_bytes() / MEBIBYTE)
     growth = resident[-1] - resident[len(resident) // 2 - 1]
     line = " ".join(f"{value:7.1f}" for value in resident)
     print(f"{backend:7} {line}   {growth:+.1f} MiB over {openings // 2} openings", flush=True)
+
+
+def _open_and_read(path: Path, backend: Backend) -> None:
+    forget_indexes()
+    reader = open_video(path, backend)
+    reader.read(range(0, 600, 20), 128, 224)
+    reader.close()
 
 
 def _resident_bytes() -> int:

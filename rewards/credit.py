@@ -12,7 +12,7 @@ from videoseek_env.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageShaping:
-    """F_t = weight * (gamma * Phi(s_{t+1}) - Phi(s_t)), with Phi(s) the coverage of the clues so far.
+    """F_t = weight * (gamma * Phi(s_{t+1}) - Phi(s_t)), Phi(s) the coverage of the clues so far.
 
     Phi is 0 before the first crop and after the last turn, so the discounted sum of F over an
     episode is 0: shaping moves credit to the turns that found something, and no policy gains or

@@ -1,4 +1,39 @@
-"""x"""
+"""A kit to test rewards: strategies for trajectories, properties that a reward should keep."""
 
-from rewards.testing.episodes import play
-from rewards.testing.exploits import example_task, exploit_table
+from rewards.testing.check import RewardCheck, RewardPropertyError, check_reward, survey_reward
+from rewards.testing.episodes import BlankVideo, play
+from rewards.testing.exploits import (
+    EXPLOITS,
+    Comparison,
+    Exploit,
+    ExploitScore,
+    example_task,
+    exploit_table,
+)
+from rewards.testing.properties import PROPERTIES, Property
+from rewards.testing.scripts import Look, Script, gold_script
+from rewards.testing.strategies import replies, scripts, tasks, trajectories
+
+__all__ = [
+    "EXPLOITS",
+    "PROPERTIES",
+    "BlankVideo",
+    "Comparison",
+    "Exploit",
+    "ExploitScore",
+    "Look",
+    "Property",
+    "RewardCheck",
+    "RewardPropertyError",
+    "Script",
+    "check_reward",
+    "example_task",
+    "exploit_table",
+    "gold_script",
+    "play",
+    "replies",
+    "scripts",
+    "survey_reward",
+    "tasks",
+    "trajectories",
+]

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from videoseek_env.budget import Budget, Quota
+from videoseek_env.budget import Budget, CropQuotas, Quota
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
@@ -19,7 +19,7 @@ BUDGET = Budget(
     name="testing",
     patch_px=16,
     overview=Quota(10, 10),
-    crops={"coarse": Quota(4, 4), "medium": Quota(8, 4), "fine": Quota(16, 4)},
+    crops=CropQuotas(coarse=Quota(4, 4), medium=Quota(8, 4), fine=Quota(16, 4)),
     overview_frames=20,
     max_crop_frames=4,
     context_tokens=1_000_000,
@@ -101,7 +101,7 @@ def play(
     start_seconds: float = 0.0,
     fps: float = 8.0,
 ) -> Trajectory:
-    """The trajectory of an agent that writes these replies: a real `VideoSession` over blank frames.
+    """The trajectory of an agent that writes these replies, in a real session over blank frames.
 
     Args:
         task: A task that states its duration, in seconds.

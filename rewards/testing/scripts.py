@@ -87,7 +87,7 @@ def right_answer(task: VideoTask) -> str | Interval:
 def wrong_answer(task: VideoTask) -> str | Interval:
     """Another letter, another text, or a segment that meets no clue."""
     if task.kind is TaskKind.TEMPORAL_GROUNDING:
-        return gaps(task)[0]
+        return next(iter(gaps(task)), WRONG_TEXT)
     return letters(task)[1] if task.kind.is_multiple_choice else WRONG_TEXT
 
 
@@ -119,3 +119,31 @@ def gaps(task: VideoTask) -> list[Interval]:
         if end - start >= MIN_CROP_SECONDS
     ]
     return sorted(found, key=lambda gap: gap[0] - gap[1])
+
+
+def duration_of(task: VideoTask) -> float:
+    """Length of a task's video as the task states it, in seconds.
+
+    Raises:
+        ValueError: If it states none.
+    """
+    if task.duration_seconds is None:
+        raise ValueError(f"task {task.id!r} states no duration_seconds")
+    return task.duration_seconds
+
+
+def example_task(kind: TaskKind) -> VideoTask:
+    """A typical task: 100 s of video, the clue at 40 s to 50 s, or two at 20 s and 60 s."""
+    single, several = (Segment(40.0, 50.0),), (Segment(20.0, 30.0), Segment(60.0, 70.0))
+    is_multi = kind in (TaskKind.MULTI_CLUE_TOOL, TaskKind.MULTI_CLUE_DIRECT)
+    is_choice = kind.is_multiple_choice
+    return VideoTask(
+        id=f"example-{kind}",
+        video="video.mp4",
+        question="Which colour does the card have?",
+        answer="B" if is_choice else "a blue card" if kind is TaskKind.OPEN_ENDED else "",
+        kind=kind,
+        options=("red", "blue", "green", "yellow") if is_choice else (),
+        clues=several if is_multi else single,
+        duration_seconds=100.0,
+    )

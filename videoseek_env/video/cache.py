@@ -40,7 +40,7 @@ def load_clip(ref: ClipRef, reader: VideoReader) -> Clip:
     Raises:
         VideoDecodeError: If a frame can't be decoded.
     """
-    return _clip(ref, *_decode(ref, reader))
+    return _clip(ref, _decode(ref, reader))
 
 
 class ClipCache:
@@ -96,10 +96,10 @@ class ClipCache:
         """
         key, state = _key(ref, reader), self._state_of_this_process()
         with state.lock:
-            if (arrays := state.held.get(key)) is not None:
+            if (frames := state.held.get(key)) is not None:
                 state.held.move_to_end(key)
                 state.hits += 1
-                return _clip(ref, *arrays)
+                return _clip(ref, frames)
             pending = state.pending.get(key)
             is_leader = pending is None
             if pending is None:
@@ -109,7 +109,7 @@ class ClipCache:
                 state.hits += 1
         if is_leader:
             self._lead(state, key, pending, ref, reader)
-        return _clip(ref, *pending.result())
+        return _clip(ref, pending.result())
 
     def clear(self) -> None:
         """Drop every clip; the counters go on."""
@@ -119,11 +119,11 @@ class ClipCache:
             state.held_bytes = 0
 
     def _lead(
-        self, state: _State, key: _Key, pending: Future[_Arrays], ref: ClipRef, reader: VideoReader
+        self, state: _State, key: _Key, pending: Future[_Frames], ref: ClipRef, reader: VideoReader
     ) -> None:
         """Decode for everybody who waits on `pending`."""
         try:
-            arrays = _decode(ref, reader)
+            frames = _decode(ref, reader)
         except BaseException as error:
             with state.lock:
                 del state.pending[key]
@@ -131,8 +131,8 @@ class ClipCache:
             return
         with state.lock:
             del state.pending[key]
-            state.keep(key, arrays, self._max_bytes)
-        pending.set_result(arrays)
+            state.keep(key, frames, self._max_bytes)
+        pending.set_result(frames)
 
     def _state_of_this_process(self) -> _State:
         state = self._state
@@ -141,8 +141,10 @@ class ClipCache:
         return state
 
 
-_Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]
-"""Frames and their timestamps."""
+_Frames = npt.NDArray[np.uint8]
+"""RGB, [N, H, W, 3]; the times are those of the reference."""
+
+_SAME_TIME_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,9 @@ class _State:
 
     pid: int = field(default_factory=os.getpid)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    held: OrderedDict[_Key, _Arrays] = field(default_factory=OrderedDict)
+    held: OrderedDict[_Key, _Frames] = field(default_factory=OrderedDict)
     """The least recently used first."""
-    pending: dict[_Key, Future[_Arrays]] = field(default_factory=dict)
+    pending: dict[_Key, Future[_Frames]] = field(default_factory=dict)
     held_bytes: int = 0
     hits: int = 0
     misses: int = 0
@@ -174,21 +176,17 @@ class _State:
         Another thread may have been at work at the fork, so its sums are made anew.
         """
         held = parent.held.copy()
-        return cls(held=held, held_bytes=sum(_bytes(arrays) for arrays in held.values()))
+        return cls(held=held, held_bytes=sum(frames.nbytes for frames in held.values()))
 
-    def keep(self, key: _Key, arrays: _Arrays, max_bytes: int) -> None:
+    def keep(self, key: _Key, frames: _Frames, max_bytes: int) -> None:
         """Hold a clip, if it fits at all, and drop old ones to make room."""
-        if _bytes(arrays) > max_bytes:
+        if frames.nbytes > max_bytes:
             return
-        self.held[key] = arrays
-        self.held_bytes += _bytes(arrays)
+        self.held[key] = frames
+        self.held_bytes += frames.nbytes
         while self.held_bytes > max_bytes:
-            self.held_bytes -= _bytes(self.held.popitem(last=False)[1])
+            self.held_bytes -= self.held.popitem(last=False)[1].nbytes
             self.evictions += 1
-
-
-def _bytes(arrays: _Arrays) -> int:
-    return sum(array.nbytes for array in arrays)
 
 
 def _key(ref: ClipRef, reader: VideoReader) -> _Key:
@@ -201,12 +199,19 @@ def _key(ref: ClipRef, reader: VideoReader) -> _Key:
     return _Key(identity, ref.indices, ref.height, ref.width)
 
 
-def _decode(ref: ClipRef, reader: VideoReader) -> _Arrays:
+def _decode(ref: ClipRef, reader: VideoReader) -> _Frames:
     frames = reader.read(ref.indices, ref.height, ref.width)
-    timestamps = reader.timestamps[np.asarray(ref.indices, np.int64)]
-    frames.flags.writeable = timestamps.flags.writeable = False
-    return frames, timestamps
+    times = reader.timestamps[np.asarray(ref.indices, np.int64)]
+    if not np.allclose(times, ref.timestamps_seconds, rtol=0, atol=_SAME_TIME_SECONDS):
+        raise VideoDecodeError(
+            reader.path,
+            reader.backend,
+            "its frames have other times than the clip had: another video, or at another rate",
+            "Restore the file, or plan the clip anew.",
+        )
+    frames.flags.writeable = False
+    return frames
 
 
-def _clip(ref: ClipRef, frames: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> Clip:
-    return Clip(frames, timestamps, ref.segment, ref.strategy)
+def _clip(ref: ClipRef, frames: _Frames) -> Clip:
+    return Clip(frames, np.array(ref.timestamps_seconds), ref.segment, ref.strategy)

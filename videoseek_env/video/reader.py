@@ -98,7 +98,8 @@ def open_video(
             raise VideoDecodeError(name, backend, cause, remedy)
         return FrameFolderReader(name, frame_fps=frame_fps, threads=threads)
     if frame_fps is not None:
-        raise ValueError(f"frame_fps is for folders of frames, and {name} is none")
+        cause = f"frame_fps is {frame_fps:g}, but there is no folder of frames"
+        raise VideoDecodeError(name, backend, cause, "Check the path, or leave frame_fps out.")
     if backend == "decord":
         return DecordReader(name, threads=threads)
     return PyAVReader(name, threads=threads)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av import VideoFrame
 
 from tests.synthetic_video import read_barcodes
 from videoseek_env.errors import VideoDecodeError
@@ -19,8 +20,8 @@ from videoseek_env.video import ClipCache, ClipRef, VideoInfo, load_clip, open_v
 VideoFactory = Callable[[str], Path]
 
 SIDE_PX = 32
-CLIP_BYTES = SIDE_PX * SIDE_PX * 3 + 8
-"""One frame and its timestamp."""
+CLIP_BYTES = SIDE_PX * SIDE_PX * 3
+"""One frame."""
 
 
 def ref_of(path: Path | str, *indices: int, side_px: int = SIDE_PX) -> ClipRef:
@@ -207,3 +208,25 @@ def test_a_pickled_cache_arrives_empty_with_the_same_bound(fake: FakeReader) -> 
     cache.load(ref_of(fake.path, 1), fake)
     copy = pickle.loads(pickle.dumps(cache))
     assert (copy.max_bytes, copy.stats.clips, copy.stats.misses) == (1 << 20, 0, 0)
+
+
+def test_a_folder_of_frames_at_two_rates_is_decoded_once_and_timed_twice(tmp_path: Path) -> None:
+    for number in range(4):
+        picture = np.full((SIDE_PX, SIDE_PX, 3), 10 * number, np.uint8)
+        VideoFrame.from_ndarray(picture, format="rgb24").save(tmp_path / f"{number}.png")
+    cache, times = ClipCache(1 << 20), []
+    for fps in (1.0, 4.0):
+        reader = open_video(tmp_path, frame_fps=fps)
+        seconds = tuple(reader.timestamps[[1, 3]].tolist())
+        ref = ClipRef(
+            str(tmp_path), (1, 3), seconds, SIDE_PX, SIDE_PX, Segment(0.0, 4.0), "fine", 1
+        )
+        times.append(cache.load(ref, reader).timestamps_seconds.tolist())
+    assert times == [[1.0, 3.0], [0.25, 0.75]]
+    assert (cache.stats.misses, cache.stats.hits) == (1, 1)
+
+
+def test_a_reference_to_another_video_is_refused(fake: FakeReader) -> None:
+    ref = ClipRef(fake.path, (1,), (9.0,), SIDE_PX, SIDE_PX, Segment(0.0, 10.0), "fine", 1)
+    with pytest.raises(VideoDecodeError, match="other times than the clip had"):
+        load_clip(ref, fake)

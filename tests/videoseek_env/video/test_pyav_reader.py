@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.synthetic_video import read_barcodes
 from tests.videoseek_env.video.conftest import FRAME_COUNT, VFR_TICKS
+from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video import open_video
 from videoseek_env.video.index_cache import index_video
 from videoseek_env.video.pyav_reader import split_by_cost
@@ -175,7 +176,7 @@ def test_impossible_arguments_are_value_errors(video: VideoFactory) -> None:
         open_video(video("h264.mp4"), "opencv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="threads must be at least 1"):
         open_video(video("h264.mp4"), threads=0)
-    with pytest.raises(ValueError, match="frame_fps is for folders"):
+    with pytest.raises(VideoDecodeError, match="frame_fps is 2, but there is no folder"):
         open_video(video("h264.mp4"), frame_fps=2.0)
 
 
