@@ -9,7 +9,7 @@ from typing import Any
 
 from rewards.reward import Reward
 from videoseek_env.errors import TrajectoryError
-from videoseek_env.trajectory import Trajectory, read_jsonl
+from videoseek_env.trajectory import Trajectory, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,5 @@ class Episode:
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
-    """Stream the episodes of a JSON Lines file.
-
-    Raises:
-        TrajectoryError: On a broken line; it names the file and the line.
-    """
-    for number, record in read_jsonl(path):
-        try:
-            yield Episode.from_dict(record)
-        except TrajectoryError as error:
-            raise TrajectoryError(f"{path}:{number}: {error}") from error
+    """Stream the episodes of a JSON Lines file; errors as in `read_records`."""
+    return read_records(path, Episode.from_dict)

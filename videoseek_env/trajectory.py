@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from videoseek_env.action import Action, Crop, FinalAnswer, parse_reply
 from videoseek_env.errors import TaskError, TrajectoryError, VideoSeekError
@@ -17,6 +17,8 @@ from videoseek_env.task import VideoTask
 from videoseek_env.video.clip import ClipRef
 
 _logger = logging.getLogger(__name__)
+
+_Record = TypeVar("_Record")
 
 
 class EndReason(StrEnum):
@@ -244,14 +246,22 @@ def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> 
     append_jsonl(path, (trajectory.to_dict() for trajectory in trajectories))
 
 
-def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """Stream the trajectories of a JSON Lines file.
+def read_records(
+    path: str | Path, from_dict: Callable[[Mapping[str, Any]], _Record]
+) -> Iterator[_Record]:
+    """Stream what `from_dict` makes of each line of a JSON Lines file.
 
     Raises:
         TrajectoryError: On a broken line; it names the file and the line.
     """
-    for number, record in read_jsonl(path):
+    for number, fields in read_jsonl(path):
         try:
-            yield Trajectory.from_dict(record)
+            record = from_dict(fields)
         except VideoSeekError as error:
             raise TrajectoryError(f"{path}:{number}: {error}") from error
+        yield record
+
+
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Stream the trajectories of a JSON Lines file; errors as in `read_records`."""
+    return read_records(path, Trajectory.from_dict)

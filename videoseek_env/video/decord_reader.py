@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.index_cache import index_video
-from videoseek_env.video.info import VideoInfo
 from videoseek_env.video.request import output_array, unique_indices
 
 _BACKEND = "decord"
@@ -49,8 +48,13 @@ class DecordReader:
         Raises:
             VideoDecodeError: If it can't be opened, or decord is not installed, or wrong for it.
         """
-        self._path, self._file, self._threads = path, Path(path).absolute(), threads
+        self.path: Final = path
+        self.backend: Final = _BACKEND
+        self._file, self._threads = Path(path).absolute(), threads
         self._index = index_video(self._file, _BACKEND)
+        self.info: Final = self._index.info
+        self.timestamps: Final = self._index.timestamps
+        self.keyframe_indices: Final = self._index.frames.keyframe_indices
         cause = _known_to_be_wrong(self._index)
         if cause is not None:
             raise VideoDecodeError(path, _BACKEND, cause, _USE_PYAV)
@@ -59,32 +63,7 @@ class DecordReader:
             self._check_timeline(self._decoder(None))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self._path, self._threads)
-
-    @property
-    def path(self) -> str:
-        """The file, as it was given."""
-        return self._path
-
-    @property
-    def backend(self) -> str:
-        """`"decord"`."""
-        return _BACKEND
-
-    @property
-    def info(self) -> VideoInfo:
-        """What the video is."""
-        return self._index.info
-
-    @property
-    def timestamps(self) -> npt.NDArray[np.float64]:
-        """Presentation time of each frame in seconds, ascending, read-only, [frame_count]."""
-        return self._index.timestamps
-
-    @property
-    def keyframe_indices(self) -> npt.NDArray[np.int64]:
-        """Indices of the frames that decode by themselves, ascending, read-only, [K]."""
-        return self._index.frames.keyframe_indices
+        return _reopen, (self.path, self._threads)
 
     def read(
         self, indices: Sequence[int], height: int | None = None, width: int | None = None
@@ -134,7 +113,7 @@ class DecordReader:
         return by_size[size]
 
     def _open(self, size: tuple[int, int] | None) -> Any:
-        decord = _import_decord(self._path)
+        decord = _import_decord(self.path)
         height, width = size or (-1, -1)
         try:
             return decord.VideoReader(
@@ -159,7 +138,7 @@ class DecordReader:
             raise self._error("its timeline is not the container's")
 
     def _error(self, cause: str) -> VideoDecodeError:
-        return VideoDecodeError(self._path, _BACKEND, cause, _USE_PYAV)
+        return VideoDecodeError(self.path, _BACKEND, cause, _USE_PYAV)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

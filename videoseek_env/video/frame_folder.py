@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import av
 import numpy as np
@@ -51,49 +52,26 @@ class FrameFolderReader:
         fps = DEFAULT_FRAME_FPS if frame_fps is None else frame_fps
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"frame_fps must be finite and above zero, got {frame_fps}")
-        self._path, self._fps, self._threads = path, fps, threads
+        self.path: Final = path
+        self.backend: Final = _BACKEND
+        self._fps, self._threads = fps, threads
         self._images = self._list_images()
         count = len(self._images)
         height, width = self._displayed_size(self._decode(0))
-        self._info = VideoInfo(count, count / fps, 0.0, height, width, fps, "frames")
-        self._timestamps = np.arange(count) / fps
-        self._keyframes = np.arange(count)
-        self._timestamps.flags.writeable = self._keyframes.flags.writeable = False
+        self.info: Final = VideoInfo(count, count / fps, 0.0, height, width, fps, "frames")
+        self.timestamps: Final[npt.NDArray[np.float64]] = np.arange(count) / fps
+        self.keyframe_indices: Final[npt.NDArray[np.int64]] = np.arange(count)
+        self.timestamps.flags.writeable = self.keyframe_indices.flags.writeable = False
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self._path, self._fps, self._threads)
-
-    @property
-    def path(self) -> str:
-        """The folder, as it was given."""
-        return self._path
-
-    @property
-    def backend(self) -> str:
-        """`"pyav"`, which decodes the images."""
-        return _BACKEND
-
-    @property
-    def info(self) -> VideoInfo:
-        """What the video is."""
-        return self._info
-
-    @property
-    def timestamps(self) -> npt.NDArray[np.float64]:
-        """Presentation time of each frame in seconds, ascending, read-only, [frame_count]."""
-        return self._timestamps
-
-    @property
-    def keyframe_indices(self) -> npt.NDArray[np.int64]:
-        """All frames, ascending, read-only, [frame_count]."""
-        return self._keyframes
+        return _reopen, (self.path, self._fps, self._threads)
 
     def read(
         self, indices: Sequence[int], height: int | None = None, width: int | None = None
     ) -> npt.NDArray[np.uint8]:
         """Decode frames; see `VideoReader.read`."""
-        unique = unique_indices(indices, self._info.frame_count)
-        out = output_array(len(unique.ascending), self._info, height, width)
+        unique = unique_indices(indices, self.info.frame_count)
+        out = output_array(len(unique.ascending), self.info, height, width)
 
         def decode(part: range) -> None:
             for place in part:
@@ -108,7 +86,7 @@ class FrameFolderReader:
         """Nothing is open."""
 
     def _list_images(self) -> list[Path]:
-        folder = Path(self._path).absolute()
+        folder = Path(self.path).absolute()
         try:
             images = [file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES]
         except OSError as error:
@@ -133,7 +111,7 @@ class FrameFolderReader:
         return frames[0]
 
     def _decode_into(self, index: int, out: npt.NDArray[np.uint8]) -> None:
-        frame, expected = self._decode(index), (self._info.height, self._info.width)
+        frame, expected = self._decode(index), (self.info.height, self.info.width)
         if (size := self._displayed_size(frame)) != expected:
             name = self._images[index].name
             raise self._error(
@@ -148,7 +126,7 @@ class FrameFolderReader:
         return frame.height, frame.width
 
     def _error(self, cause: str) -> VideoDecodeError:
-        return VideoDecodeError(self._path, _BACKEND, cause, _REMEDY)
+        return VideoDecodeError(self.path, _BACKEND, cause, _REMEDY)
 
 
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,6 @@ from videoseek_env.video.decoder_pool import DecoderPool
 from videoseek_env.video.frame_decoder import BACKEND
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.index_cache import index_video
-from videoseek_env.video.info import VideoInfo
 from videoseek_env.video.parallel import available_cores, run_all
 from videoseek_env.video.pixels import PixelConverter
 from videoseek_env.video.request import output_array, unique_indices
@@ -40,38 +40,18 @@ class PyAVReader:
         Raises:
             VideoDecodeError: If it can't be opened, has no video, or is cut off.
         """
-        self._path, self._file = path, Path(path).absolute()
+        self.path: Final = path
+        self.backend: Final = BACKEND
+        self._file = Path(path).absolute()
         self._threads_asked, self._threads = threads, threads or available_cores()
         self._index = index_video(self._file, BACKEND)
+        self.info: Final = self._index.info
+        self.timestamps: Final = self._index.timestamps
+        self.keyframe_indices: Final = self._index.frames.keyframe_indices
         self._decoders = DecoderPool(self._file, self._index, self._threads)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self._path, self._threads_asked)
-
-    @property
-    def path(self) -> str:
-        """The file, as it was given."""
-        return self._path
-
-    @property
-    def backend(self) -> str:
-        """`"pyav"`."""
-        return BACKEND
-
-    @property
-    def info(self) -> VideoInfo:
-        """What the video is."""
-        return self._index.info
-
-    @property
-    def timestamps(self) -> npt.NDArray[np.float64]:
-        """Presentation time of each frame in seconds, ascending, read-only, [frame_count]."""
-        return self._index.timestamps
-
-    @property
-    def keyframe_indices(self) -> npt.NDArray[np.int64]:
-        """Indices of the frames that decode by themselves, ascending, read-only, [K]."""
-        return self._index.frames.keyframe_indices
+        return _reopen, (self.path, self._threads_asked)
 
     def read(
         self, indices: Sequence[int], height: int | None = None, width: int | None = None
