@@ -27,6 +27,10 @@ lint: $(READY)  ## Style, import arrows, strict types, spelling.
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+docs: $(READY)  ## Draw the plots and compute the tables of docs/rewards.md.
+	$(BIN)/python docs/make_reward_plots.py
+	$(BIN)/python docs/make_reward_tables.py
+
 bench: $(READY)  ## Print the figures of docs/BENCHMARKS.md.
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 

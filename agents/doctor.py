@@ -26,6 +26,7 @@ _EXTRAS = {
     "render": ("pygame",),
     "testing": ("hypothesis",),
     "judge": ("tenacity",),
+    "plots": ("matplotlib",),
     "agents": ("torch", "transformers", "accelerate", "safetensors"),
     "wandb": ("wandb",),
     "sb3": ("stable-baselines3",),

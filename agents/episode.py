@@ -59,7 +59,7 @@ class Episode:
                 error=fields["error"],
                 settings=dict(fields.get("settings") or {}),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, TrajectoryError):
                 raise
             raise TrajectoryError(

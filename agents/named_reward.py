@@ -40,7 +40,7 @@ def load_reward(name: str) -> RewardFunction:
     found = _attribute(_import(module_name), path)
     if not callable(found):
         raise NamedRewardError(
-            f"{name} is a {type(found).__name__}; expected a reward function, or a factory of one"
+            f"{name} is {describe(found)}; expected a reward function, or a factory of one"
         )
     reward = _make(found, name) if _takes(found) else found
     if not (callable(reward) and _takes(reward, object())):

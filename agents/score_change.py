@@ -78,16 +78,18 @@ class Comparison:
 
 def print_comparison(comparison: Comparison, console: Console, *, reward: str) -> None:
     """Print what changed, and what the new reward is made of."""
-    console.print(change_table(comparison, title=f"Mean reward before and after {reward}"))
+    console.print(f"Mean reward before and after {reward}", soft_wrap=True, highlight=False)
+    console.print(change_table(comparison))
     if comparison.total.parts:
+        console.print("Parts of the new reward, means")
         console.print(part_table(comparison))
     if comparison.skipped:
         console.print(f"Skipped {comparison.skipped} broken lines.")
 
 
-def change_table(comparison: Comparison, *, title: str) -> Table:
-    """One line per policy and per kind, and one for all."""
-    table = _table(title, "policy or kind")
+def change_table(comparison: Comparison) -> Table:
+    """Means and counts: one line per policy and per kind, and one for all."""
+    table = _table("policy or kind")
     for heading in ("count", "before", "after", "change", "up", "down", "same"):
         table.add_column(heading, justify="right", no_wrap=True)
     kinds = [
@@ -105,7 +107,7 @@ def part_table(comparison: Comparison) -> Table:
     groups = {"all": comparison.total}
     if 1 < len(comparison.by_policy) <= _MOST_POLICIES:
         groups |= comparison.by_policy
-    table = _table("Parts of the new reward, means", "part")
+    table = _table("part")
     for name in groups:
         table.add_column(name, justify="right")
     for part in comparison.total.parts:
@@ -113,8 +115,8 @@ def part_table(comparison: Comparison) -> Table:
     return table
 
 
-def _table(title: str, first_column: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _table(first_column: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first_column, no_wrap=True)
     return table
 

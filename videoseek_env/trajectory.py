@@ -161,7 +161,7 @@ class Trajectory:
             )
         except TaskError as error:
             raise TrajectoryError(str(error)) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise TrajectoryError(
                 f"not a saved trajectory: {type(error).__name__}: {error}"
             ) from error

@@ -11,10 +11,9 @@ import pytest
 
 from agents.cli import main
 from agents.episode import Episode, read_episodes
-from agents.named_reward import NamedRewardError, load_reward
 from agents.rescore import rescore
 from agents.score_change import Comparison
-from rewards import Accuracy, Reward, TrajectoryGuidedReward
+from rewards import Accuracy, Reward
 from tests.sample_trajectories import answer_reply, crop_reply, make_task, make_trajectory
 from videoseek_env.task import TaskKind
 from videoseek_env.trajectory import Trajectory, append_jsonl, read_trajectories
@@ -31,9 +30,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | None
     return stopped.value.code
 
 
-def episode(reply: str, policy: str = "seeker", value: float = 1.5, **fields: object) -> Episode:
-    kind = TaskKind(fields.get("kind", TaskKind.SINGLE_CLUE_TOOL))
-    trajectory = make_trajectory([crop_reply(10, 20), answer_reply(reply)], make_task(kind))
+TOOL, DIRECT = TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_DIRECT
+
+
+def episode(
+    answer: str, policy: str = "seeker", value: float = 1.5, kind: TaskKind = TOOL
+) -> Episode:
+    trajectory = make_trajectory([crop_reply(10, 20), answer_reply(answer)], make_task(kind))
     return Episode(policy, 7, trajectory, Reward(value, {"old": value}), seconds=0.5)
 
 
@@ -44,7 +47,7 @@ def episodes(tmp_path: Path) -> Path:
     rows = [
         episode("B", value=2.0),
         episode("C", value=1.0),
-        episode("B", policy="oracle", value=3.0, kind=TaskKind.MULTI_CLUE_DIRECT),
+        episode("B", policy="oracle", value=3.0, kind=DIRECT),
     ]
     append_jsonl(path, [row.to_dict() for row in rows])
     return path
@@ -175,7 +178,7 @@ def test_a_file_without_a_trajectory_is_an_error(
     code = run(monkeypatch, path, "--reward", PUBLISHED, "--out", out)
     assert isinstance(code, str) and "nothing to score" in code
     assert not out.exists()
-    code = run(monkeypatch, tmp_path / "none.jsonl", "--reward", PUBLISHED)
+    code = run(monkeypatch, tmp_path / "none.jsonl", "--reward", f"{PUBLISHED}.hardened")
     assert isinstance(code, str) and "none.jsonl" in code
 
 
@@ -189,13 +192,9 @@ def make_frugal(scale=2.0):
     return lambda trajectory: Reward(scale * frugal(trajectory).value)
 
 half = WeightedSum({"acc": (0.5, Accuracy())})
-number = 3
-def needs_two(first, second): ...
 def gives_a_number(trajectory): return 0.5
 def gives_nan(trajectory): return Reward(float("nan"))
 def fails(trajectory): raise KeyError("no\\nsuch thing")
-def broken_factory(): raise RuntimeError("no weights")
-def makes_nothing(): return None
 def stops(trajectory): raise KeyboardInterrupt
 """
 
@@ -231,15 +230,8 @@ def test_a_reward_of_ones_own_in_the_current_directory(
     ("name", "message"),
     [
         ("nonsense", 'expected a reward as "module:name"'),
-        (":frugal", 'expected a reward as "module:name"'),
         ("no_such_module:reward", "no module 'no_such_module'"),
         ("rewards:Nothing", "has no 'Nothing'"),
-        ("rewards:TrajectoryGuidedReward.softened", "has no 'TrajectoryGuidedReward.softened'"),
-        ("rewards:Judge", "can't be called with one trajectory"),
-        ("OWN:number", "is a int"),
-        ("OWN:needs_two", "can't be called with one trajectory"),
-        ("OWN:broken_factory", "RuntimeError: no weights"),
-        ("OWN:makes_nothing", "leads to None"),
         ("OWN:gives_a_number", "expected the reward to return a rewards.Reward, got 0.5"),
         ("OWN:gives_nan", "expected finite numbers"),
         ("OWN:fails", "episodes.jsonl:1: task 'task-clue_single_w_tool': the reward raised KeyE"),
@@ -250,18 +242,6 @@ def test_a_reward_that_can_not_be_used_is_one_line(
 ) -> None:
     code = run(monkeypatch, episodes, "--reward", name.replace("OWN", own_folder))
     assert isinstance(code, str) and message in code and "\n" not in code
-
-
-def test_a_module_that_fails_to_import_says_where(own_folder: str, tmp_path: Path) -> None:
-    (tmp_path / f"{own_folder}_broken.py").write_text("import no_such_package\n")
-    with pytest.raises(NamedRewardError, match=r"no_such_package.*_broken\.py:1\)"):
-        load_reward(f"{own_folder}_broken:reward")
-
-
-def test_names_lead_to_classes_class_methods_and_functions() -> None:
-    assert load_reward(PUBLISHED) == TrajectoryGuidedReward()
-    assert load_reward(f"{PUBLISHED}.hardened") == TrajectoryGuidedReward.hardened()
-    assert load_reward("rewards.accuracy:Accuracy") == Accuracy()
 
 
 def test_ctrl_c_leaves_everything_as_it_was(
@@ -287,10 +267,8 @@ def test_the_input_is_overwritten_by_its_own_path_alone(
     assert alias.is_symlink() and [e.reward.value for e in read_episodes(episodes)] == [3, 1, 2.5]
 
 
-def test_the_output_must_be_a_file(
-    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for place in (tmp_path, os.devnull):
+def test_the_output_must_be_a_file(episodes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (episodes.parent, os.devnull):
         code = run(monkeypatch, episodes, "--reward", PUBLISHED, "--out", place)
         assert isinstance(code, str) and "is not a file" in code
 

@@ -110,6 +110,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
         {"task": {}},
         {"task": None},
         {"duration_seconds": "long"},
+        {"context_tokens": float("inf")},
     ],
 )
 def test_a_record_that_is_no_trajectory_is_named(tmp_path: Path, change: dict[str, object]) -> None:
