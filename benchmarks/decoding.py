@@ -11,6 +11,7 @@ no index is kept from one opening to the next, unless the row says otherwise.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -29,6 +30,7 @@ from long_video import FPS, long_video
 from videoseek_env.sampling import evenly_spaced, snap_to_keyframes
 from videoseek_env.video import open_video
 from videoseek_env.video.index_cache import forget_indexes, index_video
+from videoseek_env.video.parallel import available_cores
 
 OVERVIEW_FRAMES = 128
 OVERVIEW_SIZE = (128, 224)
@@ -112,6 +114,13 @@ def _pyav_rows(path: Path, b_frames: Path) -> list[Row]:
     return [
         Row("overview, exact, 1 thread", ours(exact, 1), "raw loop", raw(exact), 1.1),
         Row("overview, exact", ours(exact, None), "ours, 1 thread", ours(exact, 1), 1 / 1.6),
+        Row(
+            "overview, exact, already open",
+            ours_open(exact, None),
+            "a process per core, a share each",
+            _processes(path, exact),
+            1.1,
+        ),
         Row("overview, keyframes", ours(keyframes, None), "exact", ours(exact, None), 1 / 3),
         Row("overview, keyframes, 1 thread", ours(keyframes, 1), "exact", ours(exact, 1), 1 / 3),
         Row(
@@ -231,6 +240,25 @@ def _keyframe_overview(path: Path) -> list[int]:
 def _spread_keyframes(path: Path, count: int) -> list[int]:
     keyframes = open_video(path).keyframe_indices
     return list(keyframes[np.linspace(0, len(keyframes) - 1, count).astype(int)].tolist())
+
+
+def _processes(path: Path, indices: _Indices) -> _Work:
+    """What the cores can give: independent processes, each with its share of the frames."""
+    reader, count = open_video(path, threads=1), available_cores()
+    shares = [share.tolist() for share in np.array_split(np.asarray(indices), count)]
+
+    def work() -> None:
+        children = []
+        for share in shares:
+            child = os.fork()
+            if child == 0:
+                reader.read(share, *OVERVIEW_SIZE)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+    return work
 
 
 def _raw_pyav(path: Path, indices: _Indices, size: _Size) -> _RawWork:

@@ -79,7 +79,7 @@ class FrameFolderReader:
 
         parts = min(self._threads or available_cores(), max(len(unique.ascending), 1))
         bounds = np.linspace(0, len(unique.ascending), parts + 1).astype(int).tolist()
-        run_all(decode, [range(*pair) for pair in pairwise(bounds)])
+        run_all(decode, [range(*pair) for pair in pairwise(bounds)], parts)
         return unique.restore(out)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,14 +15,30 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_all(work: Callable[[range], None], parts: list[range]) -> None:
-    """Run `work` on all parts at once, the first on this thread; the first part's error wins."""
-    if len(parts) < 2:
-        for part in parts:
+def run_all(work: Callable[[range], None], parts: list[range], threads: int) -> None:
+    """Run `work` on all parts, on this thread and `threads - 1` more; an error stops the rest.
+
+    Whoever is free takes the next part, so a slow core holds up nobody.
+    """
+    waiting = deque(parts)
+
+    def drain() -> None:
+        while waiting:
+            try:
+                part = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
             work(part)
+
+    helpers = min(threads, len(parts)) - 1
+    if helpers < 1:
+        drain()
         return
-    with ThreadPoolExecutor(len(parts) - 1, thread_name_prefix="videoseek-decode") as pool:
-        others = [pool.submit(work, part) for part in parts[1:]]
-        work(parts[0])
-        for other in others:
-            other.result()
+    with ThreadPoolExecutor(helpers, thread_name_prefix="videoseek-decode") as pool:
+        others = [pool.submit(drain) for _ in range(helpers)]
+        try:
+            drain()
+            for other in others:
+                other.result()
+        finally:
+            waiting.clear()

@@ -19,8 +19,10 @@ from videoseek_env.video.parallel import available_cores, run_all
 from videoseek_env.video.pixels import PixelConverter
 from videoseek_env.video.request import output_array, unique_indices
 
-_MIN_FRAMES_PER_THREAD = 12
-"""Less decoding than this is not worth a thread of its own."""
+_MIN_FRAMES_PER_PART = 12
+"""Less decoding than this is not worth a part of its own."""
+_PARTS_PER_THREAD = 4
+"""Parts are handed out one by one, since neither their costs nor the cores are quite equal."""
 
 
 class PyAVReader:
@@ -59,7 +61,8 @@ class PyAVReader:
         """Decode frames; see `VideoReader.read`."""
         unique = unique_indices(indices, self.info.frame_count)
         out = output_array(len(unique.ascending), self.info, height, width)
-        parts = split_by_cost(self._index, unique.ascending, self._threads)
+        most_parts = self._threads * _PARTS_PER_THREAD if self._threads > 1 else 1
+        parts = split_by_cost(self._index, unique.ascending, most_parts)
         self._decoders = decoders = self._decoders.of_this_process()
 
         def decode(part: range) -> None:
@@ -73,7 +76,7 @@ class PyAVReader:
             with decoders.borrow(wanted[0]) as decoder:
                 decoder.read(wanted, take)
 
-        run_all(decode, parts)
+        run_all(decode, parts, self._threads)
         return unique.restore(out)
 
     def close(self) -> None:
@@ -93,7 +96,7 @@ def split_by_cost(index: VideoIndex, ascending: Sequence[int], max_parts: int) -
     from_entry = position - frames.entry_position[entry] + 1
     cost = np.where(starts_group, from_entry, np.diff(position, prepend=0))
     done = np.cumsum(np.maximum(cost, 1))
-    parts = int(max(1, min(max_parts, done[-1] // _MIN_FRAMES_PER_THREAD)))
+    parts = int(max(1, min(max_parts, done[-1] // _MIN_FRAMES_PER_PART)))
     group_starts = np.flatnonzero(starts_group)
     targets = done[-1] * np.arange(1, parts) / parts
     nearest = np.abs((done - cost)[group_starts][:, None] - targets).argmin(axis=0)
