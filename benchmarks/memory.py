@@ -25,12 +25,13 @@ MEBIBYTE = 1 << 20
 def main() -> None:
     """Print resident memory while videos are opened and read."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="60 openings instead of 300")
+    parser.add_argument("--openings", type=int, default=300, help="with each decoder")
+    parser.add_argument("--quick", action="store_true", help="60 openings")
     default_folder = Path(tempfile.gettempdir()) / "videoseek-benchmark"
     parser.add_argument("--folder", type=Path, default=default_folder, help="for the test video")
     arguments = parser.parse_args()
     path = long_video(arguments.folder, seconds=20, gop_frames=250)
-    openings = 60 if arguments.quick else 300
+    openings = 60 if arguments.quick else arguments.openings
     print("resident MiB after this many openings, and its growth over the last half")
     for backend in get_args(Backend):
         if backend != "auto":
