@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rewards.grounding import clue_intervals, coverage, shown_intervals
 from rewards.intervals import Interval
@@ -54,8 +55,4 @@ def shaping(potentials: Sequence[float], *, gamma: float, weight: float = 1.0) -
     >>> shaping([0.0, 0.5, 1.0], gamma=1.0)
     [0.5, 0.5, -1.0]
     """
-    following = [*potentials[1:], 0.0]
-    return [
-        weight * (gamma * after - before)
-        for before, after in zip(potentials, following, strict=True)
-    ]
+    return [weight * (gamma * after - before) for before, after in pairwise([*potentials, 0.0])]

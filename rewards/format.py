@@ -58,12 +58,11 @@ def strict_content(reply: str, tag: Literal["grounding", "answer"]) -> str | Non
     as a lazy regular expression would have it, but in linear time.
     """
     body = reply.removeprefix("\n").removesuffix("\n")
-    opening, closing = "<think>", f"</{tag}>"
-    if not (body.startswith(opening) and body.endswith(closing)):
+    closing = f"</{tag}>"
+    if not (body.startswith("<think>") and body.endswith(closing)):
         return None
-    end = len(body) - len(closing)
-    separator = _SEPARATORS[tag].search(body, len(opening), end)
-    return None if separator is None else body[separator.end() : end]
+    separator = _SEPARATORS[tag].search(body)
+    return None if separator is None else body[separator.end() : -len(closing)]
 
 
 def json_faults(content: str) -> int:
@@ -78,17 +77,10 @@ def json_faults(content: str) -> int:
     fields = read_json(content)
     if not isinstance(fields, dict):
         return 1
-    faults = 0
-    if "temporal_segment" not in fields:
-        faults += 1
-    else:
-        times = fields["temporal_segment"]
-        faults += not (isinstance(times, list) and len(times) == 2)
-    if "sampling_strategy" not in fields:
-        faults += 1
-    else:
-        faults += fields["sampling_strategy"] not in STRATEGIES
-    return faults
+    times = fields.get("temporal_segment")
+    is_pair = isinstance(times, list) and len(times) == 2
+    is_known = fields.get("sampling_strategy") in STRATEGIES
+    return (not is_pair) + (not is_known)
 
 
 def trajectory_format(trajectory: Trajectory) -> FormatCheck:

@@ -56,7 +56,6 @@ def compute_score(
         tool_turns=form.tool_turns,
         predicted=grounded_intervals(replies),
         truth=truth,
-        duration_seconds=0.0,
     )
     reward = TrajectoryGuidedReward().combine(kind, found)
     names = ("acc", "format", "bonus")

@@ -71,10 +71,8 @@ def token_f1(answer: str, task: VideoTask) -> float:
     Source: SQuAD (arXiv 1606.05250).
     """
     got, expected = Counter(_words(answer)), Counter(_words(task.answer))
-    if not got or not expected:
-        return float(got == expected)
-    common = (got & expected).total()
-    return 2 * common / (got.total() + expected.total())
+    total = got.total() + expected.total()
+    return 2 * (got & expected).total() / total if total else 1.0
 
 
 def _words(text: str) -> list[str]:

@@ -152,12 +152,13 @@ class TrajectoryGuidedReward:
 
 
 def _hardened_accuracy(right: float, trajectory: Trajectory, share: float) -> float:
-    if right == 0 or len(list(tag_blocks(trajectory.replies[-1], "answer"))) > 1:
+    answer = trajectory.answer
+    if answer is None or len(list(tag_blocks(trajectory.replies[-1], "answer"))) > 1:
         return 0.0
     if trajectory.task.kind is TaskKind.TEMPORAL_GROUNDING:
         return _gain(right, share) if share < 1 else right
     if trajectory.task.kind.is_multiple_choice:
-        return right * is_only_choice(trajectory.answer or "", trajectory.task)
+        return right * is_only_choice(answer, trajectory.task)
     return right
 
 
@@ -184,5 +185,5 @@ class Findings:
     """Crops, in seconds."""
     truth: Sequence[Interval]
     """Clues, in seconds."""
-    duration_seconds: float
+    duration_seconds: float = 0.0
     """Length of the video; read by the hardened rules alone."""

@@ -7,11 +7,10 @@ from rewards.testing.exploits import (
     Comparison,
     Exploit,
     ExploitScore,
-    example_task,
     exploit_table,
 )
 from rewards.testing.properties import PROPERTIES, Property
-from rewards.testing.scripts import Look, Script, gold_script
+from rewards.testing.scripts import Look, Script, example_task, gold_script
 from rewards.testing.strategies import replies, scripts, tasks, trajectories
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -77,8 +78,8 @@ def check_reward(
     reward: RewardFunction,
     /,
     *,
-    low: float,
-    high: float,
+    low: float = -math.inf,
+    high: float = math.inf,
     kinds: Kinds = ALL_KINDS,
     properties: Collection[str] = tuple(PROPERTIES),
     skip: Collection[str] = (),
@@ -89,7 +90,7 @@ def check_reward(
 
     Args:
         reward: A function of a trajectory.
-        low: The least that it pays, inclusive.
+        low: The least that it pays, inclusive; say it, or only finiteness is checked.
         high: The most that it pays, inclusive.
         kinds: Kinds of task that it is for. A property that makes sense for none is left out.
         properties: Names of the properties to check.
@@ -117,8 +118,8 @@ def survey_reward(
     reward: RewardFunction,
     /,
     *,
-    low: float,
-    high: float,
+    low: float = -math.inf,
+    high: float = math.inf,
     kinds: Kinds = ALL_KINDS,
     properties: Collection[str] = tuple(PROPERTIES),
     skip: Collection[str] = (),

@@ -166,7 +166,9 @@ def replies(draw: st.DrawFn, task: VideoTask | None = None) -> str:
     start, end = draw(times), draw(times)
     if shape == "timed answer":
         return answer((start, end), write=draw(json_writers()))
-    reply = crop(start, end, draw(st.sampled_from([*STRATEGIES])), write=draw(json_writers()))
+    reply = crop(
+        start, end, draw(st.sampled_from([*STRATEGIES, "ultra"])), write=draw(json_writers())
+    )
     return reply if shape == "any crop" else reply + draw(_RUBBLE)
 
 
@@ -214,7 +216,7 @@ _RULES = st.sampled_from(
         dataclasses.replace(RULES, force_answer=True),
         *(
             dataclasses.replace(RULES, budget=dataclasses.replace(BUDGET, context_tokens=tokens))
-            for tokens in (20, 150, 400)
+            for tokens in (20, 330)
         ),
         dataclasses.replace(RULES, budget=dataclasses.replace(BUDGET, max_reply_tokens=12)),
     ]

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.format import FormatCheck, check_format, json_faults, strict_content
-from tests.sample_trajectories import answer_reply, crop_reply
+from rewards import Format, Reward
+from rewards.format import (
+    FormatCheck,
+    check_format,
+    json_faults,
+    strict_content,
+    trajectory_format,
+    unnested_format,
+)
+from tests.sample_trajectories import answer_reply, crop_reply, make_trajectory
+from videoseek_env.trajectory import EndReason
 
 
 def test_a_clean_trajectory_scores_one_and_counts_its_tool_turns() -> None:
@@ -109,3 +118,29 @@ def test_the_linear_scan_equals_the_regular_expression(
 def test_the_scan_takes_linear_time() -> None:
     hostile = "<think>" + "</think><answer>" * 200_000 + "</answer"
     assert strict_content(hostile, "answer") is None
+
+
+GOOD = [crop_reply(1, 5), answer_reply("B")]
+
+
+def test_a_cut_reply_takes_form_and_tool_turns() -> None:
+    cut = make_trajectory(GOOD, end_reason=EndReason.REPLY_CUT)
+    assert trajectory_format(make_trajectory(GOOD)) == FormatCheck(1.0, 1)
+    assert trajectory_format(cut) == unnested_format(cut) == FormatCheck(0.0, 0)
+    assert Format()(cut) == Reward(0.0, {"tool_turns": 0.0})
+    assert Format()(make_trajectory(GOOD)) == Reward(1.0, {"tool_turns": 1.0})
+
+
+@pytest.mark.parametrize("tag", ["<think>", "</think>", "<grounding>", "<answer>", "</answer>"])
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_tag_inside_a_thought_is_no_form(tag: str, turn: int) -> None:
+    replies = list(GOOD)
+    replies[turn] = replies[turn].replace("<think>", f"<think>a {tag} b ")
+    trajectory = make_trajectory(replies, end_reason=EndReason.ANSWERED)
+    assert unnested_format(trajectory) == FormatCheck(0.0, 0)
+    assert unnested_format(make_trajectory(GOOD)) == FormatCheck(1.0, 1)
+
+
+def test_other_tags_may_stand_in_a_thought() -> None:
+    replies = [GOOD[0].replace("look", "<i>look</i> </thinking>"), GOOD[1]]
+    assert unnested_format(make_trajectory(replies)) == FormatCheck(1.0, 1)

@@ -82,3 +82,23 @@ def test_times_of_any_size_give_finite_ratios(intervals: list[Interval]) -> None
         assert math.isfinite(ratio(intervals, clue))
         assert math.isfinite(ratio(clue, intervals))
         assert math.isfinite(ratio(intervals, intervals))
+
+
+# 0.1 + 1.3 rounds to more than 1.4.
+def test_a_rounding_does_not_pass_one() -> None:
+    split = [(0.1, 0.2), (math.nextafter(0.2, 1), 1.5)]
+    assert iop([(0.1, 1.5)], split) == iog(split, [(0.1, 1.5)]) == 1.0
+
+
+# A hull of 3.4e308 s is more than the largest float: a part of it is nothing, all of it is one.
+def test_lengths_beyond_the_largest_float() -> None:
+    all_time, clue = [(-1.7e308, 1.7e308)], [(2.0, 5.0)]
+    assert iou(all_time, clue) == iop(all_time, clue) == iog(clue, all_time) == 0.0
+    assert iou(all_time, all_time) == iop(all_time, all_time) == 1.0
+
+
+# One end at +-1e308, all else near zero: the centres lie half a hull apart, DIoU = 0 - (1/2)^2.
+@pytest.mark.parametrize("huge", [(-1e308, 1e-3), (1e-3, 1e308)])
+def test_a_hull_of_almost_all_time(huge: Interval) -> None:
+    clue = [(1e-4, 2e-4)] if huge[0] > 0 else [(2e-3, 3e-3)]
+    assert diou([huge], clue) == diou(clue, [huge]) == pytest.approx(-0.25)
