@@ -20,7 +20,6 @@ _COLOUR = "|".join(COLOURS)
 _SHAPE = "|".join(SHAPES)
 _CARDS = re.compile(rf"\b({_COLOUR}) card\b")
 _HOP = re.compile(rf"(first|last) (card|banner) .*?(after|before) the ({_COLOUR}) ({_SHAPE})")
-_HOP_SHORT = re.compile(rf"(first|last) (card|banner) (after|before) the ({_COLOUR}) ({_SHAPE})")
 _BANNER = re.compile(rf"\b({_COLOUR}) banner\b")
 _LETTER = re.compile(r"\bletter ([A-Z])\b")
 _COUNT = re.compile(rf"\blarge ({_SHAPE})s\b")
@@ -137,7 +136,7 @@ def make_plan(
         sightings: What the overview shows, in order of time.
         when: Writes down when a thing is on screen.
     """
-    if match := _HOP.search(question) or _HOP_SHORT.search(question):
+    if match := _HOP.search(question):
         thing = _neighbour(sightings, *match.groups())
         return _read(thing)
     if match := _COUNT.search(question):

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("hypothesis", reason="rewards.testing needs it")
-
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "rewards.md").read_text(encoding="utf-8")
 SNIPPET = re.compile(r"<!-- snippet: (.+?) -->\n```python\n(.*?)```", re.DOTALL)
@@ -29,8 +27,6 @@ def script(name: str) -> Any:
 def test_every_snippet_prints_what_its_comments_say(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name == "judge":
-        pytest.importorskip("tenacity")
     exec(compile(SNIPPETS[name], f"rewards.md: {name}", "exec"), {"__name__": "snippet"})
     said = re.findall(r"^print\(.*\)  # (.+)$", SNIPPETS[name], re.MULTILINE)
     assert said and capsys.readouterr().out.splitlines() == said
@@ -110,7 +106,6 @@ def test_the_plots_are_small_pictures_that_the_page_shows(name: str) -> None:
 
 
 def test_the_plots_are_drawn_the_same_again(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for folder in ("first", "second"):
         script("make_reward_plots").main(tmp_path / folder)
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
@@ -122,7 +117,6 @@ def test_the_plots_are_drawn_the_same_again(tmp_path: Path) -> None:
 def test_the_example_of_rescoring_has_the_form_that_the_command_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tyro")
     from agents.cli import main
     from agents.episode import Episode
     from rewards import Reward

@@ -15,7 +15,6 @@ SNIPPETS = dict(SNIPPET.findall(README.read_text(encoding="utf-8")))
 def test_every_snippet_of_the_readme_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("agents.rollout")
     folder = tmp_path / "my_videos"
     folder.mkdir()
     write_video(folder / "match.mp4", 760, fps=1, height=32, width=32)

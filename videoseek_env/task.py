@@ -164,7 +164,7 @@ class VideoTask:
             )
         except TaskError:
             raise
-        except (SegmentError, TypeError, ValueError) as error:
+        except (SegmentError, TypeError, ValueError, OverflowError) as error:
             raise TaskError(f"task {name!r}: {error}") from error
 
 

@@ -37,6 +37,8 @@ def test_optional_fields_may_be_absent() -> None:
         ({"clues": [[5, 2]]}, "start < end"),
         ({"clues": [5]}, "task-clue"),
         ({"duration_seconds": "long"}, "long"),
+        ({"duration_seconds": 10**400}, "too large"),
+        ({"clues": [[0, 10**400]]}, "too large"),
         ({"colour": "red"}, "unknown colour"),
         ({"options": "Ann, Bo"}, "options must be a list"),
         ({"options": [1, 2], "answer": "A"}, "options must be texts"),

@@ -12,6 +12,7 @@ absolute), `question`, and `answer` unless the task is to find a stretch. What m
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import os
@@ -74,27 +75,28 @@ def load_folder(
     return list(tasks.values())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, and their numbers from 1."""
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError as error:
         raise DatasetError(
             f"{path} does not exist; write one JSON object a line, such as "
             '{"video": "a.mp4", "question": "...", "options": ["...", "..."], "answer": "A"}'
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} can't be read as UTF-8 text: {error}") from error
-    # Not splitlines: U+2028 may stand inside a JSON string.
-    for number, line in enumerate(content.split("\n"), start=1):
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error}") from error
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             yield number, line
 
 
-def _read(line: str, number: int, folder: Path, path: Path) -> VideoTask:
+def _read(line: bytes, number: int, folder: Path, path: Path) -> VideoTask:
     try:
-        record = json.loads(line)
-    except ValueError as error:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"not UTF-8 text: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"broken JSON ({error}); write one object a line") from error
     if not isinstance(record, dict):
         raise DatasetError(f"expected a JSON object, got {type(record).__name__}")

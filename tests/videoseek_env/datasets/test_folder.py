@@ -141,8 +141,22 @@ def test_a_missing_file_is_answered_with_an_example(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "annotations.jsonl").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(DatasetError, match="can't be read as UTF-8 text"):
+    with pytest.raises(DatasetError, match=r"annotations\.jsonl:1: not UTF-8 text"):
         load_folder(tmp_path)
+
+
+def test_one_line_that_is_no_text_costs_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, TASK, TASK | {"id": "two"}) / "annotations.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    deep = b"[" * 100_000 + b"\n"
+    path.write_bytes(first + b'{"id": "\xe9"}\n' + deep + second)
+    with caplog.at_level(logging.WARNING):
+        tasks = load_folder(tmp_path, on_error="skip")
+    assert [task.id for task in tasks] == ["one", "two"]
+    assert "skipped 2 of 4 tasks" in caplog.text
+    assert "annotations.jsonl:2: not UTF-8" in caplog.text
 
 
 def test_on_error_is_one_of_two(tmp_path: Path) -> None:
