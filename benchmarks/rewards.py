@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rewards import RewardFunction, TrajectoryGuidedReward, compute_score, score_batch
-from rewards.testing import example_task, play, survey_reward
+from rewards.testing import check_reward, example_task, play
 from tests.sample_trajectories import answer_reply, crop_reply
 from videoseek_env.task import TaskKind
 from videoseek_env.trajectory import Trajectory
@@ -87,7 +87,7 @@ def checking(max_examples: int) -> None:
     print(f"\n{'check of all properties':<28}{''.join(f'{name:>12}' for name in columns)}")
     for name, reward in REWARDS.items():
         started = time.perf_counter()
-        report = survey_reward(reward, low=0, high=3, max_examples=max_examples)
+        report = check_reward(reward, low=0, high=3, max_examples=max_examples, keep_going=True)
         seconds = time.perf_counter() - started
         examples = sum(report.examples.values())
         print(

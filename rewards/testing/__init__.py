@@ -1,6 +1,6 @@
 """A kit to test rewards: strategies for trajectories, properties that a reward should keep."""
 
-from rewards.testing.check import RewardCheck, RewardPropertyError, check_reward, survey_reward
+from rewards.testing.check import RewardCheck, RewardPropertyError, check_reward
 from rewards.testing.episodes import BlankVideo, play
 from rewards.testing.exploits import (
     EXPLOITS,
@@ -32,7 +32,6 @@ __all__ = [
     "play",
     "replies",
     "scripts",
-    "survey_reward",
     "tasks",
     "trajectories",
 ]

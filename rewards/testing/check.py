@@ -85,6 +85,7 @@ def check_reward(
     skip: Collection[str] = (),
     max_examples: int = 100,
     seed: int = 0,
+    keep_going: bool = False,
 ) -> RewardCheck:
     """Check that a reward keeps every property; see `PROPERTIES`.
 
@@ -97,9 +98,10 @@ def check_reward(
         skip: Names of those that the reward is not meant to keep.
         max_examples: Cases to try of each property.
         seed: The same seed tries the same cases.
+        keep_going: Go on where a property is broken, and return all that are, instead of raising.
 
     Raises:
-        RewardPropertyError: If a property is broken.
+        RewardPropertyError: If a property is broken, unless it is to keep going.
         ValueError: If a property is unknown, low > high, or there is no kind.
 
     >>> from rewards import Accuracy
@@ -107,34 +109,11 @@ def check_reward(
     '1 properties, 9 examples, broken: none'
     """
     examples: dict[str, int] = {}
-    for one in _chosen(kinds, properties, skip, Range(low, high)):
-        examples[one.name], error = _hunt(one, reward, kinds, Range(low, high), max_examples, seed)
-        if error is not None:
-            raise error
-    return RewardCheck(examples, {})
-
-
-def survey_reward(
-    reward: RewardFunction,
-    /,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    kinds: Kinds = ALL_KINDS,
-    properties: Collection[str] = tuple(PROPERTIES),
-    skip: Collection[str] = (),
-    max_examples: int = 100,
-    seed: int = 0,
-) -> RewardCheck:
-    """`check_reward` that goes on where a property is broken, and tells all of them.
-
-    Raises:
-        ValueError: If a property is unknown, low > high, or there is no kind.
-    """
-    examples: dict[str, int] = {}
     broken: dict[str, RewardPropertyError] = {}
     for one in _chosen(kinds, properties, skip, Range(low, high)):
         examples[one.name], error = _hunt(one, reward, kinds, Range(low, high), max_examples, seed)
+        if error is not None and not keep_going:
+            raise error
         if error is not None:
             broken[one.name] = error
     return RewardCheck(examples, broken)

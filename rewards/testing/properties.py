@@ -85,7 +85,9 @@ def _out_of_range(reward: RewardFunction, case: Case, span: Range) -> str | None
     for name, part in scored.parts.items():
         if not math.isfinite(part):
             return f"the part {name!r} is {part}"
-    if not span.low - TOLERANCE <= scored.value <= span.high + TOLERANCE:  # also where it is NaN
+    if not math.isfinite(scored.value):
+        return f"the value is {scored.value}, which is not finite"
+    if not span.low - TOLERANCE <= scored.value <= span.high + TOLERANCE:
         return f"{scored.value} lies outside [{span.low}, {span.high}]"
     return None
 
