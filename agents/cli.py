@@ -43,9 +43,75 @@ class Demo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
-    """Play an episode yourself: you type the replies."""
+class ModelOptions:
+    """How a model is loaded and how it writes; baselines have no use for it."""
 
+    temperature: float = 0.0
+    """Of sampling; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together reach this probability."""
+    dtype: str = "auto"
+    """Of hf: weights; auto takes that of the checkpoint."""
+    device_map: str | None = None
+    """Of hf: models, such as auto or cuda:0; by default the CPU."""
+    adapter: str | None = None
+    """LoRA adapter of an hf: model, a folder or a hub name."""
+    scope: Literal["tags"] | None = None
+    """Let an hf: model's groundings and answers attend as task-decoupled masking has it."""
+    base_url: str | None = None
+    """Of the server of an openai: model, such as http://localhost:8000/v1."""
+    api_key: str | None = None
+    """For it; by default what the openai package finds in its environment variables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eval:
+    """Let policies play tasks, print a table, write every episode and an HTML report."""
+
+    policy: tuple[str, ...] = ("seeker",)
+    """Any of random, "single turn", seeker, oracle, hf:FOLDER_OR_HUB_NAME, openai:MODEL."""
+    annotations: Path | None = None
+    """A folder of your own with annotations.jsonl and videos; by default needle tasks."""
+    videos: int = 6
+    """Needle videos to make, unless they are there."""
+    limit: int | None = None
+    """Tasks at most."""
+    seed: int = 0
+    """Seeds the needle videos, the questions and the policies."""
+    budget: str = "laptop"
+    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny."""
+    max_turns: int = 6
+    """Replies at most; the last one is asked to be the answer."""
+    overview: Literal["exact", "keyframe"] = "exact"
+    """Evenly spaced frames, or the keyframe nearest to each."""
+    episodes_per_task: int = 1
+    """Episodes of each task, with different seeds."""
+    reward: str | None = None
+    """As module:name, see rescore; by default the trajectory-guided reward."""
+    workers: int = 2
+    """Threads that decode, and that play where policies play alone."""
+    batch_size: int = 32
+    """Episodes that a model plays at once."""
+    resume: bool = False
+    """Go on with the episodes that are in the folder."""
+    out: Path = Path("runs/eval")
+    """Folder for episodes.jsonl and report.html."""
+    model: ModelOptions = ModelOptions()
+    """How models are loaded and how they write."""
+
+    def run(self) -> int:
+        """Run the command."""
+        from agents.evaluate import run_eval
+
+        return run_eval(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """Play an episode yourself, or watch a policy play it."""
+
+    policy: str | None = None
+    """Who plays, by a name as in eval; by default you, typing the replies."""
     task: str | None = None
     """Id of the task; by default the seed draws one."""
     annotations: Path | None = None
@@ -60,6 +126,8 @@ class Play:
     """Show the frames in a window, beside the picture files."""
     out: Path = Path("runs/play")
     """Folder for a picture of each observation and the trajectory."""
+    model: ModelOptions = ModelOptions()
+    """How a model is loaded and how it writes."""
 
     def run(self) -> int:
         """Run the command."""
@@ -107,6 +175,7 @@ class Doctor:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
+    "eval": Eval,
     "play": Play,
     "rescore": Rescore,
     "doctor": Doctor,

@@ -1,14 +1,17 @@
-"""A person plays: types the replies, looks at the pictures."""
+"""One episode before one's eyes: a person types the replies, or a policy writes them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
 from rich.console import Console
 
+from agents.named_policy import load_policy
+from agents.policy import PrivilegedPolicy
 from envs.registration import make_video_seek
 from videoseek_env.action import write_crop
 from videoseek_env.datasets import load_tasks
@@ -16,6 +19,7 @@ from videoseek_env.env import VideoSeekEnv
 from videoseek_env.errors import ConfigError, SegmentError
 from videoseek_env.render import Window, printable, render_ansi, render_rgb
 from videoseek_env.segment import Segment
+from videoseek_env.session import Observation, SessionConfig
 from videoseek_env.trajectory import write_trajectories
 from videoseek_env.video.clip import STRATEGIES
 
@@ -35,35 +39,49 @@ def run_play(config: Play) -> int:
 
     Returns:
         0 if the episode came to an end, 1 if the person stopped it.
+
+    Raises:
+        ConfigError: If the seed is negative, or the policy's name leads nowhere.
     """
     if config.seed is not None and config.seed < 0:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
     tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
-    env = make_video_seek(tasks, budget=config.budget, max_turns=config.max_turns)
+    rules = SessionConfig(budget=config.budget, max_turns=config.max_turns)
+    named, player = None, None
+    if config.policy is not None:
+        named = load_policy(config.policy, config.model, rules)
+        player, rules = named.make(), named.session
+    env = make_video_seek(tasks, config=rules)
     window = Window("VideoSeek") if config.window else None
     try:
         options = {"task_id": config.task} if config.task else None
         _, info = env.reset(seed=config.seed, options=options)
         console.print(info["system_prompt"], style="dim", markup=False)
-        console.print(_HELP)
+        if player is None:
+            next_reply = _person(console)
+        else:
+            player.reset(seed=config.seed)
+            if isinstance(player, PrivilegedPolicy):
+                player.reveal(env.session.task)
+            next_reply = player.act
         is_over, turn = "end_reason" in info, 0
         while not is_over:
             _show(console, env, window, config.out, turn)
-            line = _ask()
-            if line is None:
+            reply = next_reply(env.observation)
+            if reply is None:
                 env.session.abandon()
                 break
-            reply = as_reply(line)
-            if reply is None:
-                console.print(_HELP)
-                continue
+            if player is not None:
+                console.print(f"{config.policy}> {printable(reply)}", markup=False)
             *_, terminated, truncated, info = env.step(reply)
             is_over, turn = terminated or truncated, turn + 1
         _finish(console, env, info, config.out)
         return 0 if is_over else 1
     finally:
         env.close()
+        if named is not None:
+            named.close()
         if window is not None:
             window.close()
 
@@ -84,6 +102,20 @@ def as_reply(line: str) -> str | None:
     if answer := _ANSWER.fullmatch(line.strip()):
         return f"<think>I looked.</think><answer>{answer[1]}</answer>"
     return line if "<" in line else None
+
+
+def _person(console: Console) -> Callable[[Observation], str | None]:
+    """Asks until a line is a reply; None when the person stops."""
+    console.print(_HELP)
+
+    def ask(_: Observation) -> str | None:
+        while (line := _ask()) is not None:
+            if (reply := as_reply(line)) is not None:
+                return reply
+            console.print(_HELP)
+        return None
+
+    return ask
 
 
 def _ask() -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from videoseek_env.session import Observation
@@ -25,3 +26,16 @@ class PrivilegedPolicy(Policy, Protocol):
 
     def reveal(self, task: VideoTask) -> None:
         """Learn the task, after `reset` and before the first observation."""
+
+
+@runtime_checkable
+class JointPolicy(Policy, Protocol):
+    """A policy that replies in many episodes at once for less, such as a batched model."""
+
+    def act_together(
+        self, policies: Sequence[Self], observations: Sequence[Observation]
+    ) -> list[str]:
+        """One reply for each policy's episode.
+
+        If it raises, no policy has changed, and each may be asked alone.
+        """

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from agents.episode import Episode
-from agents.policy import Policy, PrivilegedPolicy
+from agents.ongoing import OngoingEpisode
+from agents.policy import JointPolicy, Policy
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
 from videoseek_env.budget import get_budget
-from videoseek_env.errors import ConfigError, VideoDecodeError
-from videoseek_env.session import Observation, SessionConfig, VideoSession
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
-from videoseek_env.trajectory import EndReason, Trajectory
-from videoseek_env.video import Backend, ClipCache, open_video
+from videoseek_env.video import Backend, ClipCache
 
 _logger = logging.getLogger(__name__)
 
@@ -38,13 +37,18 @@ class RolloutConfig:
     seed: int = 0
     """Together with the task's place and the episode's number it seeds the policy."""
     workers: int = 1
-    """Threads. Each plays one episode at a time, with a policy of its own."""
+    """Threads. Each plays one episode at a time, with a policy of its own; a policy that acts on
+    many episodes is asked by one thread, and all of them decode."""
+    batch_size: int = 32
+    """Episodes under way at once, where the policy acts on many."""
     backend: Backend = "auto"
     """The video decoder."""
 
     def __post_init__(self) -> None:
-        if self.episodes_per_task < 1 or self.workers < 1:
-            raise ConfigError(f"episodes_per_task and workers must be at least 1, got {self}")
+        if min(self.episodes_per_task, self.workers, self.batch_size) < 1:
+            raise ConfigError(
+                f"episodes_per_task, workers and batch_size must be at least 1, got {self}"
+            )
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, got {self.seed}")
 
@@ -58,6 +62,7 @@ def rollout(
     reward: RewardFunction | None = None,
     cache: ClipCache | None = None,
     name: str | None = None,
+    done: Container[tuple[int, int]] = (),
 ) -> Iterator[Episode]:
     """Play every task.
 
@@ -74,6 +79,7 @@ def rollout(
         reward: Scores a trajectory; by default the trajectory-guided reward.
         cache: Decoded clips, shared by all threads.
         name: The policy's name in the episodes; by default that of its class.
+        done: Episodes that are not played again, each by its task's place and its number.
 
     Yields:
         Episodes by task and then by number, each as soon as those before it are done.
@@ -90,25 +96,59 @@ def rollout(
         "force_answer": session.force_answer,
     }
 
-    def play(job: tuple[int, int]) -> Episode:
-        index, number = job
-        seed = int(np.random.SeedSequence([config.seed, index, number]).generate_state(1)[0])
-        started = time.perf_counter()
-        policy = make_policy()
-        trajectory, error = play_episode(
-            policy, tasks[index], session, seed=seed, cache=cache, backend=config.backend
-        )
+    def begin(job: tuple[int, int]) -> OngoingEpisode:
+        policy = first if job == jobs[0] else make_policy()
+        seed = episode_seed(config.seed, *job)
+        episode = OngoingEpisode(policy, tasks[job[0]], seed=seed)
+        episode.begin(session, cache=cache, backend=config.backend)
+        return episode
+
+    def finish(episode: OngoingEpisode) -> Episode:
+        trajectory = episode.trajectory
         return Episode(
-            policy=name or type(policy).__name__,
-            seed=seed,
+            policy=name or type(episode.policy).__name__,
+            seed=episode.seed,
             trajectory=trajectory,
             reward=reward(trajectory),
-            seconds=time.perf_counter() - started,
-            error=error,
+            seconds=episode.seconds,
+            error=episode.error,
             settings=settings,
         )
 
-    jobs = [(i, k) for i in range(len(tasks)) for k in range(config.episodes_per_task)]
+    numbers = range(config.episodes_per_task)
+    jobs = [(i, k) for i in range(len(tasks)) for k in numbers if (i, k) not in done]
+    if not jobs:
+        return
+    first = make_policy()
+    if isinstance(first, JointPolicy):
+        yield from map(finish, _play_together(begin, jobs, config))
+    else:
+        yield from _play_apart(lambda job: finish(_play(begin(job))), jobs, config)
+
+
+def episode_seed(seed: int, place: int, number: int) -> int:
+    """What the policy of an episode is seeded with.
+
+    Args:
+        seed: The rollout's.
+        place: The task's among the tasks.
+        number: The episode's among those of its task.
+    """
+    return int(np.random.SeedSequence([seed, place, number]).generate_state(1)[0])
+
+
+def _play(episode: OngoingEpisode) -> OngoingEpisode:
+    while episode.observation is not None:
+        episode.act()
+    return episode
+
+
+def _play_apart(
+    play: Callable[[tuple[int, int]], Episode],
+    jobs: Sequence[tuple[int, int]],
+    config: RolloutConfig,
+) -> Iterator[Episode]:
+    """One policy at a time in each thread."""
     if config.workers == 1:
         yield from map(play, jobs)
         return
@@ -119,65 +159,34 @@ def rollout(
         executor.shutdown(cancel_futures=True)
 
 
-def play_episode(
-    policy: Policy,
-    task: VideoTask,
-    config: SessionConfig,
-    *,
-    seed: int,
-    cache: ClipCache,
-    backend: Backend = "auto",
-) -> tuple[Trajectory, str | None]:
-    """Play one episode.
+def _play_together(
+    begin: Callable[[tuple[int, int]], OngoingEpisode],
+    jobs: Sequence[tuple[int, int]],
+    config: RolloutConfig,
+) -> Iterator[OngoingEpisode]:
+    """All policies in one batch, which new episodes join as others end."""
+    waiting = deque(jobs)
+    begun: deque[OngoingEpisode] = deque()
+    with ThreadPoolExecutor(config.workers, thread_name_prefix="rollout") as executor:
+        while waiting or begun:
+            running = [episode for episode in begun if episode.observation is not None]
+            places = min(len(waiting), config.batch_size - len(running))
+            fresh = list(executor.map(begin, [waiting.popleft() for _ in range(places)]))
+            begun.extend(fresh)
+            running += [episode for episode in fresh if episode.observation is not None]
+            if running:
+                _act_together(running, executor)
+            while begun and begun[0].observation is None:
+                yield begun.popleft()
 
-    Returns:
-        The trajectory, and what the policy or the decoder raised, or None.
-    """
+
+def _act_together(episodes: Sequence[OngoingEpisode], executor: ThreadPoolExecutor) -> None:
+    policies = [episode.policy for episode in episodes]
+    seen = [episode.observation for episode in episodes]
     try:
-        reader = open_video(task.video, backend, frame_fps=task.frame_fps)
-    except VideoDecodeError as error:
-        _logger.warning("task %s: %s", task.id, error)
-        return Trajectory(task, (), EndReason.VIDEO_FAILED, 0.0), str(error)
-    try:
-        session = VideoSession(task, reader, config, cache=cache)
-        error_text = _drive(policy, session, seed)
-        return session.trajectory, error_text
-    finally:
-        reader.close()
-
-
-def _drive(policy: Policy, session: VideoSession, seed: int) -> str | None:
-    """Play to the end; what the policy or the decoder raised, or None."""
-    try:
-        observation: Observation | None = session.start()
-        with _policy_errors():
-            policy.reset(seed=seed)
-            if isinstance(policy, PrivilegedPolicy):
-                policy.reveal(session.task)
-        while observation is not None and session.end_reason is None:
-            with _policy_errors():
-                reply = policy.act(observation)
-                if not isinstance(reply, str):
-                    raise TypeError(f"a policy returns text, got {type(reply).__name__}")
-            observation = session.reply(reply)
-    except _PolicyFailedError as failure:
-        _logger.warning("task %s: the policy failed", session.task.id, exc_info=True)
-        session.abandon(EndReason.POLICY_FAILED)
-        return str(failure)
-    except VideoDecodeError as error:
-        _logger.warning("task %s: %s", session.task.id, error)
-        return str(error)
-    return None
-
-
-class _PolicyFailedError(Exception):
-    """What a policy raised, told apart from what the session raises."""
-
-
-@contextmanager
-def _policy_errors() -> Iterator[None]:
-    # Whatever a policy raises is its own affair: one bad rollout must not end a training run.
-    try:
-        yield
-    except Exception as error:
-        raise _PolicyFailedError(f"{type(error).__name__}: {error}") from error
+        replies = policies[0].act_together(policies, seen)  # type: ignore[attr-defined]
+    except Exception:
+        _logger.warning("asking %d policies together failed; asking each alone", len(episodes))
+        list(executor.map(OngoingEpisode.act, episodes))
+    else:
+        list(executor.map(OngoingEpisode.reply, episodes, replies))

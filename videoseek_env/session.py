@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from videoseek_env.action import Action, Crop, Fault, FinalAnswer, Malformed, parse_reply
 from videoseek_env.budget import Budget, approximate_text_tokens, get_budget
@@ -31,6 +32,8 @@ class Observation:
     """Why the last reply could not be carried out."""
     system: str = ""
     """The system prompt: how to reply. Only with the first observation."""
+    clip_ref: ClipRef | None = None
+    """How to get the frames again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,9 @@ class SessionConfig:
     prompts: Prompts = DEFAULT_PROMPTS
     count_text_tokens: Callable[[str], int] = approximate_text_tokens
     """Counts the tokens of a text; pass the model's tokenizer for exact context limits."""
+    count_clip_tokens: Callable[[ClipRef], int] = attrgetter("visual_tokens")
+    """Counts what a clip takes of the context; more than its visual tokens where a model reads a
+    timestamp with every pair of frames."""
 
     def __post_init__(self) -> None:
         get_budget(self.budget)
@@ -233,8 +239,9 @@ class VideoSession:
         """Add an observation to the context, or end the episode and add nothing."""
         if self.config.force_answer and len(self._turns) == self.config.max_turns - 1:
             text += self.config.prompts.last_turn_text()
-        visual_tokens = ref.visual_tokens if ref else 0
-        tokens = self.config.count_text_tokens(text) + visual_tokens
+        tokens = self.config.count_text_tokens(text)
+        if ref is not None:
+            tokens += self.config.count_clip_tokens(ref)
         limit = self.budget.context_tokens - self.budget.reserve_tokens
         if self._context_tokens + tokens > limit:
             self.end_reason = overflow
@@ -242,10 +249,10 @@ class VideoSession:
         with self._video_failures():
             clip = self._cache.load(ref, self._reader) if ref else None
         self._context_tokens += tokens
-        self._visual_tokens += visual_tokens
+        self._visual_tokens += ref.visual_tokens if ref else 0
         self._clips += ref is not None
         self._text, self._ref = text, ref
-        return Observation(text, clip, error)
+        return Observation(text, clip, error, clip_ref=ref)
 
     @contextmanager
     def _video_failures(self) -> Iterator[None]:

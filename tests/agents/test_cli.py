@@ -125,3 +125,65 @@ def test_help_imports_nothing_heavy() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "demo" in result.stdout
+
+
+def test_a_policy_plays_before_ones_eyes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(monkeypatch, "play", "--policy", "oracle", "--seed", "1", "--out", str(tmp_path)) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "oracle> <think>" in printed and "Reward parts" in printed
+    (trajectory,) = read_trajectories(tmp_path / "trajectories.jsonl")
+    assert trajectory.end_reason is EndReason.ANSWERED
+
+
+def test_an_unknown_policy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = run(monkeypatch, "play", "--policy", "nobody", "--out", str(tmp_path))
+    assert "no policy is named 'nobody'; expected one of random, single turn" in str(code)
+
+
+def test_a_missing_model_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code = run(monkeypatch, "play", "--policy", f"hf:{tmp_path}/none", "--out", str(tmp_path))
+    assert "there is no model folder" in str(code)
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, out: Path, *more: str) -> int | str | None:
+    options = ["--videos", "1", "--limit", "4", "--out", str(out)]
+    return run(monkeypatch, "eval", "--policy", "random", "oracle", *options, *more)
+
+
+def test_an_evaluation_writes_episodes_and_a_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(monkeypatch, tmp_path, "--reward", "rewards:Accuracy") == 0
+    printed = capsys.readouterr().out
+    assert "random" in printed and "oracle" in printed
+    episodes = list(read_episodes(tmp_path / "episodes.jsonl"))
+    assert [episode.policy for episode in episodes] == ["random"] * 4 + ["oracle"] * 4
+    assert all(episode.reward.value == 1 for episode in episodes[4:])
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "episodes.jsonl"
+    evaluate(monkeypatch, tmp_path)
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join(lines[:5]) + lines[5][:100])  # killed while it wrote the sixth
+    assert evaluate(monkeypatch, tmp_path, "--resume") == 0
+    ids = [(episode.policy, episode.trajectory.task.id) for episode in read_episodes(path)]
+    assert len(ids) == len(set(ids)) == 8
+    resumed = path.read_text().splitlines()
+    assert resumed[:5] == whole.splitlines()[:5]
+
+
+def test_an_evaluation_does_not_overwrite_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evaluate(monkeypatch, tmp_path)
+    assert "--resume to go on with it" in str(evaluate(monkeypatch, tmp_path))

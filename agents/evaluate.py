@@ -1,0 +1,195 @@
+"""Policies against tasks: every episode kept as it ends, resumed where it stopped, reported."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from agents.episode import Episode, read_episodes
+from agents.named_policy import NamedPolicy, load_policy
+from agents.named_reward import load_reward
+from agents.report import Estimate, PolicySummary, summarise, write_report
+from agents.rollout import RolloutConfig, episode_seed, rollout
+from rewards.reward import RewardFunction
+from videoseek_env.datasets import load_tasks
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import append_jsonl
+from videoseek_env.video import ClipCache
+
+if TYPE_CHECKING:
+    from agents.cli import Eval
+
+_logger = logging.getLogger(__name__)
+
+_REPORTED_TRAJECTORIES = 120
+"""Trajectories that the report shows one by one; its figures count all."""
+
+
+def run_eval(config: Eval) -> int:
+    """Play, print a table, write episodes and a report.
+
+    Returns:
+        0, or 1 if every episode of a policy failed.
+    """
+    path = config.out / "episodes.jsonl"
+    if path.exists() and not config.resume:
+        raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
+    console = Console()
+    tasks = _tasks(config)
+    session = SessionConfig(
+        budget=config.budget,
+        max_turns=config.max_turns,
+        overview=config.overview,
+        force_answer=True,
+    )
+    plan = RolloutConfig(
+        episodes_per_task=config.episodes_per_task,
+        seed=config.seed,
+        workers=config.workers,
+        batch_size=config.batch_size,
+    )
+    policies = (load_policy(name, config.model, session) for name in config.policy)
+    reward = None if config.reward is None else load_reward(config.reward)
+    started = time.perf_counter()
+    episodes = play_all(tasks, policies, plan, path=path, console=console, reward=reward)
+    return present(episodes, config.out, title="Evaluation", started=started, console=console)
+
+
+def _tasks(config: Eval) -> list[VideoTask]:
+    if config.annotations is not None:
+        tasks = load_tasks("folder", root=config.annotations)
+    else:
+        tasks = load_tasks("needle", videos=config.videos, seed=config.seed, budget=config.budget)
+    return tasks[: config.limit]
+
+
+def play_all(
+    tasks: Sequence[VideoTask],
+    policies: Iterable[NamedPolicy],
+    plan: RolloutConfig,
+    *,
+    path: Path,
+    console: Console,
+    reward: RewardFunction | None = None,
+) -> list[Episode]:
+    """Let every policy play every task; the file grows as episodes end.
+
+    Episodes that the file holds already are not played again: a run that was killed goes on.
+
+    Args:
+        tasks: In the order of the run that the file is of.
+        policies: Each is made when its turn comes, and may be freed after it.
+        plan: Episodes of each task, their seeds, and how many at once.
+        path: JSON Lines of episodes.
+        console: Shows the progress.
+        reward: By default the trajectory-guided one.
+    """
+    cache = ClipCache(2**29)
+    known = _read_known(path)
+    episodes: list[Episode] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        for policy in policies:
+            jobs = {
+                (policy.name, task.id, episode_seed(plan.seed, i, k)): (i, k)
+                for i, task in enumerate(tasks)
+                for k in range(plan.episodes_per_task)
+            }
+            done = {job for key, job in jobs.items() if key in known}
+            episodes += [known[key] for key in jobs if key in known]
+            bar = progress.add_task(policy.name, total=len(jobs), completed=len(done))
+            played = rollout(
+                policy.make,
+                tasks,
+                plan,
+                session=policy.session,
+                reward=reward,
+                cache=cache,
+                name=policy.name,
+                done=done,
+            )
+            try:
+                for episode in played:
+                    append_jsonl(path, [episode.to_dict()])
+                    episodes.append(episode)
+                    progress.advance(bar)
+            finally:
+                policy.close()
+    return episodes
+
+
+def _read_known(path: Path) -> dict[tuple[str, str, int], Episode]:
+    if not path.exists():
+        return {}
+    return {
+        (episode.policy, episode.trajectory.task.id, episode.seed): episode
+        for episode in read_episodes(path)
+    }
+
+
+def present(
+    episodes: Sequence[Episode], out: Path, *, title: str, started: float, console: Console
+) -> int:
+    """Print the table, write the report, and say where everything is.
+
+    Returns:
+        0, or 1 if every episode of a policy failed.
+    """
+    rows = summarise(episodes)
+    console.print(summary_table(rows))
+    report = write_report(
+        out / "report.html", episodes, title=title, max_trajectories=_REPORTED_TRAJECTORIES
+    )
+    console.print(f"Episodes: {out / 'episodes.jsonl'}", soft_wrap=True)
+    console.print(f"Report:   {report.resolve().as_uri()}", soft_wrap=True)
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.")
+    failed = [row for row in rows if row.failures]
+    for row in failed:
+        console.print(
+            f"{row.policy}: {row.failures} of {row.episodes} episodes failed; see episodes"
+        )
+    return int(any(row.failures == row.episodes for row in failed))
+
+
+def summary_table(rows: Sequence[PolicySummary]) -> Table:
+    """One line per policy, narrow enough for a terminal of 80 columns."""
+    table = Table(
+        title=f"{rows[0].episodes} episodes each; accuracy with its 95 % interval; s per episode",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    parts = [name for name in ("format", "bonus", "iou") if name in rows[0].parts]
+    table.add_column("policy", no_wrap=True)
+    for heading in ("accuracy", "reward", *parts, "turns", "tokens", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.policy,
+            _percent(row.accuracy),
+            f"{row.reward.mean:.2f}",
+            *(f"{row.parts[name].mean:.2f}" for name in parts),
+            f"{row.turns.mean:.1f}",
+            f"{row.visual_tokens.mean:.0f}",
+            f"{row.seconds.mean:.2f}",
+        )
+    return table
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.0%}"
+    return f"{estimate.mean:.0%} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"

@@ -1,0 +1,1 @@
+"""A vision-language policy on transformers classes; one token record from SFT to rollout."""

@@ -1,0 +1,178 @@
+"""A Qwen-VL model as the rest of the package uses it: hidden states in, allowed logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+
+from agents.llm.attention import use_task_decoupling
+from agents.llm.builder import ContextBuilder
+from agents.llm.cache import RaggedCache
+from agents.llm.layout import ClipLayout
+from agents.llm.vision import VisionSpec, patchify
+from agents.llm.vision_tower import (
+    ClipFeatures,
+    encode_clips,
+    encoder_outputs,
+    use_batched_vision_attention,
+)
+from agents.llm.vocabulary import Vocabulary
+from videoseek_env.errors import ConfigError, MissingExtraError
+from videoseek_env.session import SessionConfig
+from videoseek_env.video.clip import Clip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisionLanguageModel:
+    """A transformers model with its tokenizer, ready for episodes and for training."""
+
+    network: Any
+    """`Qwen3VLForConditionalGeneration` or its Qwen2.5 sister, perhaps wrapped by peft."""
+    vocabulary: Vocabulary
+    builder: ContextBuilder
+    spec: VisionSpec
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device_map: str | dict[str, Any] | None = None,
+        adapter: str | Path | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a checkpoint.
+
+        Args:
+            name_or_path: A folder, or a name on the model hub.
+            dtype: "auto" takes that of the checkpoint.
+            device_map: As in transformers; None leaves the model on the CPU.
+            adapter: A LoRA adapter of peft, a folder or a hub name.
+            options: Passed on to transformers, such as `revision` or `quantization_config`.
+
+        Raises:
+            ConfigError: If it is no Qwen2.5-VL or Qwen3-VL, or the folder does not exist.
+            MissingExtraError: If there is an adapter and peft is not installed.
+        """
+        name = _existing(name_or_path)
+        config = AutoConfig.from_pretrained(name, **_hub_options(options))
+        ClipLayout.from_config(config)  # refuses other models before gigabytes are read
+        network = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, device_map=device_map, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
+        if adapter is not None:
+            network = _with_adapter(network, adapter)
+        return cls.wrap(network, tokenizer, spec=VisionSpec.from_pretrained(name, config))
+
+    @classmethod
+    def wrap(cls, network: Any, tokenizer: Any, *, spec: VisionSpec | None = None) -> Self:
+        """Use a network and a tokenizer that are loaded already.
+
+        The network's attention becomes `task_decoupled`, which is SDPA wherever nothing is
+        decoupled, and its vision tower's a batched one; both compute what SDPA does.
+        """
+        config = network.config
+        use_task_decoupling(network)
+        use_batched_vision_attention(network)
+        vocabulary = Vocabulary(tokenizer, size=config.text_config.vocab_size)
+        builder = ContextBuilder(vocabulary, ClipLayout.from_config(config))
+        return cls(network, vocabulary, builder, spec or VisionSpec.from_config(config))
+
+    @property
+    def base(self) -> Any:
+        """The transformers model, adapters in place."""
+        unwrap = getattr(self.network, "get_base_model", None)
+        return self.network if unwrap is None else unwrap()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = self.base.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest context that the model has positions for."""
+        return int(self.base.config.text_config.max_position_embeddings)
+
+    def counting(self, config: SessionConfig) -> SessionConfig:
+        """The same rules, with contexts counted in this model's tokens."""
+        return replace(
+            config,
+            count_text_tokens=self.vocabulary.count,
+            count_clip_tokens=self.builder.count_clip_tokens,
+        )
+
+    def encode(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
+        """What the vision tower makes of clips, in one pass."""
+        return encode_clips(self.network, [patchify(clip.frames, self.spec) for clip in clips])
+
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        features: Sequence[ClipFeatures] = (),
+        *,
+        mask: Tensor | None = None,
+        cache: RaggedCache | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The last hidden states, [B, L, width].
+
+        Args:
+            ids: Token ids, [B, L].
+            positions: Rotary positions, [3, B, L].
+            features: Of the clips whose placeholders are in `ids`, in reading order.
+            mask: True where a query may attend, [B, 1, L, S]; None is causal.
+            cache: Read and written.
+            options: Passed on to the attention, such as `decoupling`.
+        """
+        states: Tensor = self.base.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            mm_encoder_outputs=encoder_outputs(features) if features else None,
+            **options,
+        ).last_hidden_state
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the ids that may be sampled, float32 [..., V]; -inf for the others."""
+        logits: Tensor = self.base.lm_head(hidden).float()
+        banned = torch.from_numpy(self.vocabulary.banned).to(logits.device)
+        return logits.masked_fill(banned, -torch.inf)
+
+
+def _existing(name_or_path: str | Path) -> str:
+    """The name, unless it is a path that does not exist."""
+    name = str(name_or_path)
+    looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~"))
+    path = Path(name).expanduser()
+    if looks_like_path and not path.is_dir():
+        raise ConfigError(f"there is no model folder {path}")
+    return str(path) if looks_like_path else name
+
+
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+
+
+def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _HUB_OPTIONS if name in options}
+
+
+def _with_adapter(network: Any, adapter: str | Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("peft", "lora", "a LoRA adapter") from error
+    return PeftModel.from_pretrained(network, _existing(adapter), is_trainable=True)

@@ -1,0 +1,99 @@
+"""Find a policy by a name such as "seeker", "hf:Qwen/Qwen3-VL-4B-Instruct" or "openai:gpt-5"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agents.baselines import OraclePolicy, RandomPolicy
+from agents.policy import Policy
+from agents.seeker import PixelSeeker
+from videoseek_env.budget import get_budget
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig
+
+if TYPE_CHECKING:
+    from agents.cli import ModelOptions
+
+BASELINES: dict[str, Callable[[], Policy]] = {
+    "random": RandomPolicy,
+    "single turn": lambda: PixelSeeker(may_crop=False),
+    "seeker": PixelSeeker,
+    "oracle": OraclePolicy,
+}
+"""From what costs nothing to what is told everything; none needs a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPolicy:
+    """A policy that can be made as often as there are episodes."""
+
+    name: str
+    make: Callable[[], Policy]
+    session: SessionConfig
+    """The rules, with contexts counted in the policy's own tokens where it has some."""
+    close: Callable[[], None] = lambda: None
+    """Ends its connections."""
+
+
+def load_policy(name: str, options: ModelOptions, session: SessionConfig) -> NamedPolicy:
+    """The policy of a name: a baseline's, `hf:` and a folder or hub name, or `openai:` and a model.
+
+    Raises:
+        ConfigError: If the name is none of these, or an option is out of its range.
+        MissingExtraError: If the policy needs a package that is not installed.
+    """
+    kind, colon, model = name.partition(":")
+    if name in BASELINES:
+        return NamedPolicy(name, BASELINES[name], session)
+    if colon and model and kind == "hf":
+        return _load_hf(name, model, options, session)
+    if colon and model and kind == "openai":
+        return _load_openai(name, model, options, session)
+    known = ", ".join(BASELINES)
+    raise ConfigError(
+        f"no policy is named {name!r}; expected one of {known}, hf:FOLDER_OR_HUB_NAME or "
+        "openai:MODEL"
+    )
+
+
+def _load_hf(
+    name: str, model_name: str, options: ModelOptions, session: SessionConfig
+) -> NamedPolicy:
+    from agents.llm.generation import Sampling
+    from agents.llm.hf_policy import HFPolicy
+    from agents.llm.model import VisionLanguageModel
+
+    model = VisionLanguageModel.from_pretrained(
+        model_name,
+        dtype=options.dtype,
+        device_map=options.device_map,
+        adapter=options.adapter,
+    )
+    sampling = Sampling(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        # One more than a reply may have, so that the session sees which replies are too long.
+        max_tokens=get_budget(session.budget).max_reply_tokens + 1,
+    )
+    make = HFPolicy.factory(model, sampling=sampling, scope=options.scope)
+    return NamedPolicy(name, make, model.counting(session))
+
+
+def _load_openai(
+    name: str, model_name: str, options: ModelOptions, session: SessionConfig
+) -> NamedPolicy:
+    from agents.llm.openai_policy import ChatClient, OpenAIConfig, OpenAIPolicy
+
+    config = OpenAIConfig(
+        model=model_name,
+        base_url=options.base_url,
+        api_key=options.api_key,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        max_reply_tokens=get_budget(session.budget).max_reply_tokens,
+    )
+    client = ChatClient(config)
+    return NamedPolicy(name, partial(OpenAIPolicy, client), session, client.close)
