@@ -1,0 +1,52 @@
+"""How likely the model finds what was written: what SFT and RL differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from agents.llm.batch import TokenBatch
+from agents.llm.decoupling import DecoupledRows
+from agents.llm.model import VisionLanguageModel
+from agents.llm.vision_tower import ClipFeatures
+from videoseek_env.errors import ConfigError
+
+
+def log_probabilities(
+    model: VisionLanguageModel,
+    batch: TokenBatch,
+    features: Sequence[ClipFeatures],
+    *,
+    decoupling: DecoupledRows | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The log-probability of each trained token after those before it, with gradients.
+
+    The same numbers that generation records, but for rounding: ids that are never sampled take no
+    part in the softmax here either. Logits are made only where a token is trained, so the memory
+    that a large vocabulary takes is that of the replies and not of the frames.
+
+    Args:
+        model: Whose opinion.
+        batch: Right-padded contexts.
+        features: Of all their clips, context by context.
+        decoupling: From `TaskDecoupling.draw`; None is causal.
+        temperature: Divides the logits, above zero; that of the rollout.
+
+    Returns:
+        float32 [B, L]; 0 where a token is not trained.
+
+    Raises:
+        ConfigError: If the first token of a context is trained: nothing comes before it.
+    """
+    if bool(batch.trained[:, 0].any()):
+        raise ConfigError("the first token of a context has nothing before it to be likely after")
+    options = {} if decoupling is None else {"decoupling": decoupling}
+    hidden = model.hidden(batch.ids, batch.positions, features, **options)
+    trained = batch.trained[:, 1:]
+    logits = model.logits(hidden[:, :-1][trained]) / temperature
+    picked = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][trained][:, None])[:, 0]
+    scores = torch.zeros(batch.ids.shape, device=picked.device)
+    return scores.masked_scatter(batch.trained, picked)
