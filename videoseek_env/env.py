@@ -43,6 +43,25 @@ class Score(Protocol):
         """Its named components."""
 
 
+def observation_dict(observation: Observation, *, max_text_chars: int) -> ObservationDict:
+    """An observation as environments hand it out.
+
+    The arrays are the caller's own: those of the session are shared through the cache.
+    """
+    text, clip = observation.text[:max_text_chars], observation.clip
+    if clip is None:
+        return {
+            "text": text,
+            "frames": np.zeros((0, 0, 0, 3), np.uint8),
+            "timestamps": np.zeros(0),
+        }
+    return {
+        "text": text,
+        "frames": clip.frames.copy(),
+        "timestamps": clip.timestamps_seconds.copy(),
+    }
+
+
 class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
     """Answer a question about a long video by looking where it matters.
 
@@ -163,7 +182,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         super().reset(seed=seed)
         task = self._choose_task(options or {})
         self._session, self._observation, self._is_over = None, Observation(""), True
-        session = VideoSession(task, self._open(task), self.config, cache=self._cache)
+        session = self._begin(task)
         self._observation = session.start()
         self._session = session
         self._is_over = False
@@ -231,6 +250,9 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
             raise TaskError(f"no task {task_id!r} among {len(self.tasks)}, such as: {some}")
         return self.tasks[task_id]
 
+    def _begin(self, task: VideoTask) -> VideoSession:
+        return VideoSession(task, self._open(task), self.config, cache=self._cache)
+
     def _open(self, task: VideoTask) -> VideoReader:
         """The task's video, kept open as long as episodes stay with it."""
         key = task.video, task.frame_fps
@@ -272,19 +294,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         }
 
     def _observation_dict(self) -> ObservationDict:
-        """Arrays of the caller's own: the session's are shared through the cache."""
-        text, clip = self._observation.text[: self._max_text_chars], self._observation.clip
-        if clip is None:
-            return {
-                "text": text,
-                "frames": np.zeros((0, 0, 0, 3), np.uint8),
-                "timestamps": np.zeros(0),
-            }
-        return {
-            "text": text,
-            "frames": clip.frames.copy(),
-            "timestamps": clip.timestamps_seconds.copy(),
-        }
+        return observation_dict(self._observation, max_text_chars=self._max_text_chars)
 
     def _render_rgb(self) -> npt.NDArray[np.uint8]:
         return render_rgb(

@@ -160,16 +160,9 @@ class VideoSession:
         if self._started:
             raise EpisodeError("the episode has started; make a new session for another one")
         self._started = True
-        prompts = self.config.prompts
-        system = prompts.system_text()
-        self._context_tokens = self.config.count_text_tokens(system)
         with self._video_failures():
             overview = plan_overview(self._reader, self.budget, self.config.overview)
-        text = prompts.question_text(self.task, overview)
-        observation = self._observe(text, overview, overflow=EndReason.PROMPT_TOO_LONG)
-        if observation is None:
-            return Observation("The question and the overview pass the context limit.")
-        return replace(observation, system=system)
+        return self._begin(self.config.prompts.question_text(self.task, overview), overview)
 
     def reply(self, text: str) -> Observation | None:
         """Carry out a reply.
@@ -209,6 +202,16 @@ class VideoSession:
         """End a running episode from outside; one that has ended keeps its reason."""
         if self.end_reason is None:
             self.end_reason = reason
+
+    def _begin(self, text: str, clip: ClipRef | None) -> Observation:
+        """Make the first observation, of whatever it consists."""
+        self._started = True
+        system = self.config.prompts.system_text()
+        self._context_tokens = self.config.count_text_tokens(system)
+        observation = self._observe(text, clip, overflow=EndReason.PROMPT_TOO_LONG)
+        if observation is None:
+            return Observation("The question and its first frames pass the context limit.")
+        return replace(observation, system=system)
 
     def _require_running(self) -> None:
         if not self._started:

@@ -164,7 +164,7 @@ def test_a_context_that_overflows_decodes_nothing(minute_video: Path) -> None:
     session = VideoSession(task_for(minute_video), open_video(minute_video), config, cache=cache)
     observation = session.start()
     assert session.end_reason is EndReason.PROMPT_TOO_LONG
-    assert observation == Observation("The question and the overview pass the context limit.")
+    assert observation == Observation("The question and its first frames pass the context limit.")
     assert cache.stats.misses == 0
     with pytest.raises(EpisodeError, match="has ended"):
         session.reply(answer_reply("B"))
