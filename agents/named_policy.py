@@ -85,7 +85,8 @@ def _load_hf(
 def _load_openai(
     name: str, model_name: str, options: ModelOptions, session: SessionConfig
 ) -> NamedPolicy:
-    from agents.llm.openai_policy import ChatClient, OpenAIConfig, OpenAIPolicy
+    from agents.llm.openai_client import ChatClient, OpenAIConfig
+    from agents.llm.openai_policy import OpenAIPolicy
 
     config = OpenAIConfig(
         model=model_name,

@@ -42,6 +42,10 @@ class JudgeError(VideoSeekError, RuntimeError):
     """A model that judges answers gave no verdict."""
 
 
+class PolicyError(VideoSeekError, RuntimeError):
+    """A policy could not write a reply, such as when its server gave none."""
+
+
 class MissingExtraError(VideoSeekError, ImportError):
     """An optional dependency is needed and not installed."""
 

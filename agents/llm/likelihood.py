@@ -43,8 +43,7 @@ def log_probabilities(
     """
     if bool(batch.trained[:, 0].any()):
         raise ConfigError("the first token of a context has nothing before it to be likely after")
-    options = {} if decoupling is None else {"decoupling": decoupling}
-    hidden = model.hidden(batch.ids, batch.positions, features, **options)
+    hidden = model.hidden(batch.ids, batch.positions, features, decoupling=decoupling)
     trained = batch.trained[:, 1:]
     logits = model.logits(hidden[:, :-1][trained]) / temperature
     picked = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][trained][:, None])[:, 0]

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from agents.llm.attention import use_task_decoupling
 from agents.llm.builder import ContextBuilder
 from agents.llm.cache import RaggedCache
+from agents.llm.decoupling import DecoupledRows
 from agents.llm.layout import ClipLayout
 from agents.llm.vision import VisionSpec, patchify
 from agents.llm.vision_tower import (
@@ -123,7 +124,7 @@ class VisionLanguageModel:
         *,
         mask: Tensor | None = None,
         cache: RaggedCache | None = None,
-        **options: Any,
+        decoupling: DecoupledRows | None = None,
     ) -> Tensor:
         """The last hidden states, [B, L, width].
 
@@ -133,7 +134,7 @@ class VisionLanguageModel:
             features: Of the clips whose placeholders are in `ids`, in reading order.
             mask: True where a query may attend, [B, 1, L, S]; None is causal.
             cache: Read and written.
-            options: Passed on to the attention, such as `decoupling`.
+            decoupling: Keeps some queries from some keys, beside causality and padding.
         """
         states: Tensor = self.base.model(
             input_ids=ids,
@@ -142,7 +143,7 @@ class VisionLanguageModel:
             past_key_values=cache,
             use_cache=cache is not None,
             mm_encoder_outputs=encoder_outputs(features) if features else None,
-            **options,
+            decoupling=decoupling,
         ).last_hidden_state
         return states
 
