@@ -140,3 +140,13 @@ def test_the_example_of_rescoring_has_the_form_that_the_command_prints(
     ]
     assert len(headings) == 3
     assert all(heading in printed for heading in headings)
+
+
+def test_the_snippet_about_models_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="models are an extra")
+    page = (DOCS / "llm.md").read_text(encoding="utf-8")
+    snippets = dict(SNIPPET.findall(page))
+    assert len(snippets) == page.count("```python") == 1
+    exec(compile(snippets["a model plays"], "llm.md", "exec"), {"__name__": "snippet"})
+    # Two questions, four episodes of each.
+    assert len(capsys.readouterr().out.splitlines()) == 8

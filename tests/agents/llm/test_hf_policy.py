@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -6,12 +7,14 @@ import numpy as np
 import pytest
 
 from agents.baselines import OraclePolicy
-from agents.episode import Episode
+from agents.cli import main
+from agents.episode import Episode, read_episodes
 from agents.llm import generation
 from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
 from agents.llm.model import VisionLanguageModel
-from agents.llm.tiny import TINY_PROMPTS, Family
+from agents.llm.tiny import TINY_PROMPTS, Family, TinyConfig, save_tiny, tiny_model
+from agents.llm.tiny_tokenizer import tiny_tokenizer
 from agents.policy import JointPolicy
 from agents.rollout import RolloutConfig, rollout
 from tests.agents.llm.models import FAMILIES, tiny, tiny_budget
@@ -211,3 +214,21 @@ def test_scope_turn_is_for_training() -> None:
 def test_an_hf_policy_is_a_joint_policy() -> None:
     assert isinstance(HFPolicy(tiny()), JointPolicy)
     assert not isinstance(OraclePolicy(), JointPolicy)
+
+
+def test_the_command_line_evaluates_a_saved_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(TinyConfig(layers=1), tokenizer=tokenizer)
+    folder = save_tiny(tmp_path / "model", model=model, tokenizer=tokenizer)
+    options = [f"hf:{folder}", "--budget", "tiny", "--videos", "1", "--limit", "2"]
+    options += ["--model.scope", "tags", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["videoseek", "eval", "--policy", *options])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert "accuracy" in capsys.readouterr().out
+    episodes = list(read_episodes(tmp_path / "out" / "episodes.jsonl"))
+    # Greedy, from random weights: it goes on until it is cut.
+    assert [episode.trajectory.end_reason for episode in episodes] == [EndReason.REPLY_CUT] * 2
