@@ -227,6 +227,16 @@ def test_a_model_wrapped_by_peft_is_switched_and_heeds_the_plan() -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-5)
 
 
+def test_a_layer_s_own_scale_is_respected() -> None:
+    model, batch = model_of(), batch_of(*BATCH)
+    for layer in model.model.language_model.layers:
+        layer.self_attn.scaling *= 2
+    with torch.no_grad():
+        got = logits(model, batch, decoupling=decoupled_rows(*batch.kinds))
+        expected = logits(model, batch, attention_mask=dense_mask(*batch.kinds))
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-5)
+
+
 def test_a_plan_works_under_autocast() -> None:
     model, batch = model_of(), batch_of(*BATCH)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
