@@ -114,8 +114,8 @@ def _write(
 ) -> list[_Draft]:
     """Sample token by token until every reply is over."""
     drafts = [_Draft(model.vocabulary, sampling.max_tokens) for _ in rows]
-    batch = _Batch(rows, range(len(rows)))
-    while True:
+    batch: _Batch | None = _Batch(rows, range(len(rows)))
+    while batch is not None:
         logits = model.logits(hidden)
         running = [drafts[i] for i in batch.places]
         uniforms = [
@@ -126,10 +126,10 @@ def _write(
         for draft, index, logprob in zip(running, chosen, logprobs, strict=True):
             if not draft.is_over:
                 draft.push(index, logprob)
-        batch.settle(rows, drafts)
-        if not batch.places:
-            return drafts
-        hidden = batch.read(model, rows, drafts, scope)
+        batch = batch.settled(rows, drafts)
+        if batch is not None:
+            hidden = batch.read(model, rows, drafts, scope)
+    return drafts
 
 
 class _Batch:
@@ -141,16 +141,17 @@ class _Batch:
         self.cache = RaggedCache([rows[i].known for i in places], room=REPLY_ROOM)
         self._clip = clip_numbers([rows[i].context for i in places], self.cache.capacity)
 
-    def settle(self, rows: Sequence[Row], drafts: Sequence[_Draft]) -> None:
-        """Note what is known of each row, and drop those that are over once that pays."""
+    def settled(self, rows: Sequence[Row], drafts: Sequence[_Draft]) -> _Batch | None:
+        """The batch to go on with: this one, or a smaller one once half of it is over, or None.
+
+        What is known of rows that leave is noted in them.
+        """
         running = [i for i in self.places if not drafts[i].is_over]
         if running and 2 * len(running) > len(self.places):
-            return
+            return self
         for i, known in zip(self.places, self.cache.rows(), strict=True):
             rows[i].known = known
-        if running:
-            self.__init__(rows, running)  # type: ignore[misc]
-        self.places = running
+        return _Batch(rows, running) if running else None
 
     def read(
         self,
