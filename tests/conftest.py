@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+# Before torch is imported: threads that spin for a shared core cost ten times what they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

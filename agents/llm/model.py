@@ -22,6 +22,7 @@ from agents.llm.vision_tower import (
     encode_clips,
     encoder_outputs,
     use_batched_vision_attention,
+    use_matrix_patch_projection,
 )
 from agents.llm.vocabulary import Vocabulary
 from videoseek_env.errors import ConfigError, MissingExtraError
@@ -71,18 +72,21 @@ class VisionLanguageModel:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
         if adapter is not None:
             network = _with_adapter(network, adapter)
-        return cls.wrap(network, tokenizer, spec=VisionSpec.from_pretrained(name, config))
+        spec = VisionSpec.from_pretrained(name, config, **_hub_options(options))
+        return cls.wrap(network, tokenizer, spec=spec)
 
     @classmethod
     def wrap(cls, network: Any, tokenizer: Any, *, spec: VisionSpec | None = None) -> Self:
         """Use a network and a tokenizer that are loaded already.
 
         The network's attention becomes `task_decoupled`, which is SDPA wherever nothing is
-        decoupled, and its vision tower's a batched one; both compute what SDPA does.
+        decoupled, its vision tower's a batched one, and its patch embedding a matrix product: all
+        compute what they did before.
         """
         config = network.config
         use_task_decoupling(network)
         use_batched_vision_attention(network)
+        use_matrix_patch_projection(network)
         vocabulary = Vocabulary(tokenizer, size=config.text_config.vocab_size)
         builder = ContextBuilder(vocabulary, ClipLayout.from_config(config))
         return cls(network, vocabulary, builder, spec or VisionSpec.from_config(config))
