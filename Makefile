@@ -12,6 +12,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# verifiers brings openai-agents, whose import name is that of our agents.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt verifiers
+	$(BIN)/python -m pip uninstall --quiet --yes openai-agents
 	touch $@
 
 demo: $(READY)  ## Make tasks, let agents play them, write a report.

@@ -1,0 +1,1 @@
+"""The same episode for other stacks: TRL, verifiers, OpenEnv, verl."""
