@@ -179,15 +179,19 @@ class VideoSession:
         reply = text[: self.max_reply_chars]
         tokens = self.config.count_text_tokens(reply)
         room = min(self.budget.max_reply_tokens, self.budget.context_tokens - self._context_tokens)
-        action = parse_reply(
-            reply, duration_seconds=self.duration_seconds, start_seconds=self.start_seconds
-        )
+        action = self._parse(reply)
         self._turns.append(Turn(self._text, self._ref, reply, action))
         self._context_tokens += tokens
         is_cut = len(reply) < len(text) or tokens > room
         self.end_reason = EndReason.REPLY_CUT if is_cut else self._ending(action)
-        if self.end_reason is not None:
-            return None
+        return None if self.end_reason is not None else self._carry_out(action)
+
+    def _parse(self, reply: str) -> Action:
+        return parse_reply(
+            reply, duration_seconds=self.duration_seconds, start_seconds=self.start_seconds
+        )
+
+    def _carry_out(self, action: Action) -> Observation | None:
         match action:
             case Crop(segment, strategy):
                 with self._video_failures():
