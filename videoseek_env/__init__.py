@@ -33,4 +33,12 @@ __all__ = [
     "write_trajectories",
 ]
 
-gymnasium.register(id="VideoSeek-v0", entry_point="videoseek_env.entry:make_video_seek")
+gymnasium.register(
+    id="VideoSeek-v0",
+    entry_point="videoseek_env.entry:make_video_seek",
+    vector_entry_point="videoseek_env.entry:make_video_seek_vector",
+)
+gymnasium.register(
+    id="VideoSeekDiscrete-v0", entry_point="videoseek_env.entry:make_video_seek_discrete"
+)
+gymnasium.register(id="VideoSeekLive-v0", entry_point="videoseek_env.entry:make_video_seek_live")
