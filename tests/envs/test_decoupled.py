@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.baselines import OraclePolicy
-from envs import seeker_answerer
 from envs.decoupled import (
     ANSWERER,
     SEEKER,
@@ -110,6 +109,9 @@ def test_what_a_single_crop_found_is_that_crop_and_decodes_nothing(
 def test_no_overview_frame_reaches_the_answerer_through_the_environment(
     minute_video: Path,
 ) -> None:
+    pytest.importorskip("pettingzoo", reason="PettingZoo is an extra")
+    from envs import seeker_answerer
+
     env = seeker_answerer.env(**make_arguments(minute_video))
     env.reset(seed=0)
     overview = set(read_barcodes(env.last()[0]["frames"]))

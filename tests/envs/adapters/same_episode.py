@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from envs.adapters.content import crop_reply
 from rewards.trajectory_guided import TrajectoryGuidedReward
@@ -186,5 +185,7 @@ def _pixels(block: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         return np.asarray(block["image"])
     head, _, data = block["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
+    from PIL import Image  # pillow is an extra
+
     with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
         return np.asarray(image)
