@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from videoseek_env.video.info import VideoInfo
+
+_OWN_PAGES_BYTES = 2**18
+"""From this size on, an array has pages of its own."""
+_PRIVATE: dict[str, Any] = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
+"""A forked process must not write into our frames."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,4 +67,17 @@ def output_array(
     width = info.width if width is None else operator.index(width)
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1 pixel, got {height} x {width}")
-    return np.empty((count, height, width, 3), np.uint8)
+    return _on_own_pages((count, height, width, 3))
+
+
+def _on_own_pages(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """An array whose memory goes back to the system as soon as it is dropped.
+
+    Clips live long and decoders allocate in between: on the heap, a full cache of clips takes twice
+    its size (benchmarks/vector.py).
+    """
+    count = math.prod(shape)
+    if count < _OWN_PAGES_BYTES:
+        return np.empty(shape, np.uint8)
+    pages = mmap.mmap(-1, count, **_PRIVATE)
+    return np.frombuffer(pages, np.uint8).reshape(shape)
