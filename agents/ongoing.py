@@ -20,8 +20,12 @@ _logger = logging.getLogger(__name__)
 class OngoingEpisode:
     """Plays one episode turn by turn; what the policy or the decoder raises ends it alone."""
 
-    def __init__(self, policy: Policy, task: VideoTask, *, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, task: VideoTask, *, seed: int, place: int = 0, number: int = 0
+    ) -> None:
         self.policy, self.task, self.seed = policy, task, seed
+        self.place, self.number = place, number
+        """The task's place among the tasks, and the episode's number among those of its task."""
         self.observation: Observation | None = None
         """What the policy is to reply to; None once the episode is over."""
         self.error: str | None = None

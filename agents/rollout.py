@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from videoseek_env.task import VideoTask
 from videoseek_env.video import Backend, ClipCache
 
 _logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +86,8 @@ def rollout(
     Yields:
         Episodes by task and then by number, each as soon as those before it are done.
     """
-    config = config or RolloutConfig()
     session = session or SessionConfig()
     reward = TrajectoryGuidedReward() if reward is None else reward
-    cache = ClipCache(256 * 2**20) if cache is None else cache
     settings = {
         "budget": get_budget(session.budget).name,
         "overview": session.overview,
@@ -96,14 +96,7 @@ def rollout(
         "force_answer": session.force_answer,
     }
 
-    def begin(job: tuple[int, int]) -> OngoingEpisode:
-        policy = first if job == jobs[0] else make_policy()
-        seed = episode_seed(config.seed, *job)
-        episode = OngoingEpisode(policy, tasks[job[0]], seed=seed)
-        episode.begin(session, cache=cache, backend=config.backend)
-        return episode
-
-    def finish(episode: OngoingEpisode) -> Episode:
+    def score(episode: OngoingEpisode) -> Episode:
         trajectory = episode.trajectory
         return Episode(
             policy=name or type(episode.policy).__name__,
@@ -114,6 +107,45 @@ def rollout(
             error=episode.error,
             settings=settings,
         )
+
+    yield from play_episodes(
+        make_policy, tasks, config, score, session=session, cache=cache, done=done
+    )
+
+
+def play_episodes(
+    make_policy: Callable[[], Policy],
+    tasks: Sequence[VideoTask],
+    config: RolloutConfig | None,
+    finish: Callable[[OngoingEpisode], _T],
+    *,
+    session: SessionConfig | None = None,
+    cache: ClipCache | None = None,
+    done: Container[tuple[int, int]] = (),
+) -> Iterator[_T]:
+    """Play every task; what comes of an episode is up to `finish`: a learner wants the policy too.
+
+    Args:
+        make_policy: As for `rollout`, like all the others.
+        tasks: What to play.
+        config: How many episodes, with which seed, on how many threads.
+        finish: Called once for each episode, by the thread that played it where policies play
+            alone; it may wait for a judge.
+        session: The rules of an episode.
+        cache: Decoded clips.
+        done: Episodes that are not played again.
+    """
+    config = config or RolloutConfig()
+    rules = session or SessionConfig()
+    clips = ClipCache(256 * 2**20) if cache is None else cache
+
+    def begin(job: tuple[int, int]) -> OngoingEpisode:
+        policy = first if job == jobs[0] else make_policy()
+        place, number = job
+        seed = episode_seed(config.seed, place, number)
+        episode = OngoingEpisode(policy, tasks[place], seed=seed, place=place, number=number)
+        episode.begin(rules, cache=clips, backend=config.backend)
+        return episode
 
     numbers = range(config.episodes_per_task)
     jobs = [(i, k) for i in range(len(tasks)) for k in numbers if (i, k) not in done]
@@ -144,10 +176,10 @@ def _play(episode: OngoingEpisode) -> OngoingEpisode:
 
 
 def _play_apart(
-    play: Callable[[tuple[int, int]], Episode],
+    play: Callable[[tuple[int, int]], _T],
     jobs: Sequence[tuple[int, int]],
     config: RolloutConfig,
-) -> Iterator[Episode]:
+) -> Iterator[_T]:
     """One policy at a time in each thread."""
     if config.workers == 1:
         yield from map(play, jobs)

@@ -98,14 +98,17 @@ class TaskDecoupling:
         Returns:
             The plan, or None for plain causal attention: padding is then the caller's to mask.
         """
+        scope = self.draw_scope(generator)
+        return None if scope is None else decoupled_rows(role, clip, valid, scope=scope)
+
+    def draw_scope(self, generator: np.random.Generator | torch.Generator) -> Scope | None:
+        """The same decision without a plan: the scope, or None for plain causal attention."""
         if isinstance(generator, np.random.Generator):
             number = generator.random()
         else:
             device = generator.device
             number = torch.rand((), generator=generator, device=device).item()
-        if number >= self.probability:
-            return None
-        return decoupled_rows(role, clip, valid, scope=self.scope)
+        return self.scope if number < self.probability else None
 
 
 def dense_mask(role: Tensor, clip: Tensor, valid: Tensor, *, scope: Scope = "tags") -> Tensor:
@@ -129,7 +132,7 @@ def dense_mask(role: Tensor, clip: Tensor, valid: Tensor, *, scope: Scope = "tag
     """
     _check_tokens(role, clip, valid)
     queries = _token_index(role).expand_as(role)
-    return _may_attend(_role_in_scope(role, valid, scope), queries, clip, valid)
+    return _may_attend(role_in_scope(role, valid, scope), queries, clip, valid)
 
 
 def query_mask(
@@ -191,7 +194,7 @@ def decoupled_rows(
         ConfigError: If a shape, type or value is wrong.
     """
     _check_tokens(role, clip, valid)
-    role = _role_in_scope(role, valid, scope)
+    role = role_in_scope(role, valid, scope)
     padding, order = None, None
     if not bool(valid.all()):
         padding = ~valid
@@ -245,8 +248,17 @@ def _really_blocked(role: Tensor, clip: Tensor, valid: Tensor) -> Tensor:
     return valid & ((saw_overview & (kept_from == _OVERVIEW)) | (saw_crop & (kept_from == _CROP)))
 
 
-def _role_in_scope(role: Tensor, valid: Tensor, scope: Scope) -> Tensor:
-    """The role that each token is masked as; `Scope` defines it."""
+def role_in_scope(role: Tensor, valid: Tensor, scope: Scope) -> Tensor:
+    """The role that each token is masked as, integer [B, L]; `Scope` defines it.
+
+    Args:
+        role: As for `dense_mask`, like `valid`.
+        valid: bool [B, L].
+        scope: "tags" or "turn".
+
+    Raises:
+        ConfigError: If the scope is none of these.
+    """
     _check_scope(scope)
     if scope == "tags":
         return role

@@ -14,6 +14,7 @@ from agents.llm.model import VisionLanguageModel
 from agents.llm.prefill import Row
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import Observation
+from videoseek_env.video.clip import Clip
 
 
 class HFPolicy:
@@ -46,6 +47,7 @@ class HFPolicy:
         self.sampling = sampling or Sampling()
         self.scope: Scope | None = scope
         self._row = Row(Context())
+        self._clips: list[Clip] = []
 
     @classmethod
     def factory(
@@ -63,9 +65,15 @@ class HFPolicy:
         """The tokens of the episode so far."""
         return self._row.context
 
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The frames of the context's clips, in order: what a learner reads again."""
+        return tuple(self._clips)
+
     def reset(self, *, seed: int | None = None) -> None:
         """Begin an episode."""
         self._row = Row(Context(), np.random.default_rng(seed))
+        self._clips = []
 
     def act(self, observation: Observation) -> str:
         """The model's reply."""
@@ -94,9 +102,12 @@ class HFPolicy:
             for row, observation in zip(rows, observations, strict=True):
                 self.model.builder.observe(row.context, observation)
             clips = [[] if seen.clip is None else [seen.clip] for seen in observations]
-            return generate(self.model, rows, clips, self.sampling, scope=self.scope)
+            replies = generate(self.model, rows, clips, self.sampling, scope=self.scope)
         except Exception:
             for row, (mark, known, state) in zip(rows, before, strict=True):
                 row.context.rollback(mark)
                 row.known, row.rng.bit_generator.state = known, state
             raise
+        for policy, new in zip(policies, clips, strict=True):
+            policy._clips += new
+        return replies

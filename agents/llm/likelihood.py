@@ -41,9 +41,23 @@ def log_probabilities(
     Raises:
         ConfigError: If the first token of a context is trained: nothing comes before it.
     """
+    hidden = model.hidden(batch.ids, batch.positions, features, decoupling=decoupling)
+    return read_out(model, hidden, batch, temperature=temperature)
+
+
+def read_out(
+    model: VisionLanguageModel, hidden: Tensor, batch: TokenBatch, *, temperature: float = 1.0
+) -> Tensor:
+    """The log-probabilities of trained tokens, from hidden states that are there already.
+
+    Args:
+        model: Whose states they are.
+        hidden: Last hidden states, [B, L, width].
+        batch: Their tokens.
+        temperature: As for `log_probabilities`, and so are what it returns and raises.
+    """
     if bool(batch.trained[:, 0].any()):
         raise ConfigError("the first token of a context has nothing before it to be likely after")
-    hidden = model.hidden(batch.ids, batch.positions, features, decoupling=decoupling)
     trained = batch.trained[:, 1:]
     logits = model.logits(hidden[:, :-1][trained]) / temperature
     picked = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][trained][:, None])[:, 0]
