@@ -1,7 +1,7 @@
 """A verifiers v1 environment: the reply grammar as text, frames as image parts.
 
 verifiers finds plugins by the name of a top-level module. Write one, such as `my_videos.py`, and
-run `eval my-videos --env.taskset.budget qwen3-vl -m MODEL --no-push`:
+run `env eval my-videos --env.taskset.budget qwen3-vl -m MODEL --no-push`:
 
     from envs.adapters.verifiers import VideoSeekEnvironment, VideoSeekHarness, VideoSeekTaskset
 
