@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +91,25 @@ class VisionLanguageModel:
         vocabulary = Vocabulary(tokenizer, size=config.text_config.vocab_size)
         builder = ContextBuilder(vocabulary, ClipLayout.from_config(config))
         return cls(network, vocabulary, builder, spec or VisionSpec.from_config(config))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what `from_pretrained` reads: weights or adapter, tokenizer, how pixels are scaled.
+
+        Args:
+            folder: Made if need be; files of the same names are replaced.
+        """
+        self.network.save_pretrained(folder)
+        self.vocabulary.tokenizer.save_pretrained(folder)
+        processor = {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "patch_size": self.spec.patch_px,
+            "merge_size": self.spec.merge,
+            "temporal_patch_size": self.spec.temporal,
+            "image_mean": list(self.spec.mean),
+            "image_std": list(self.spec.std),
+        }
+        text = json.dumps(processor, indent=2)
+        (Path(folder) / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
     @property
     def base(self) -> Any:

@@ -1,0 +1,214 @@
+"""Fresh episodes for a step: groups of rollouts per question, until enough of them teach something.
+
+A group whose rewards are all alike has no advantage to learn from. It is dropped, and another
+question takes its place, up to a limit. An episode that fails, because of its video or its policy,
+is played once more with another seed; if that fails too, its group is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from agents.learning.advantages import group_advantages
+from agents.learning.sample import Sample
+from agents.llm.hf_policy import HFPolicy
+from agents.ongoing import OngoingEpisode
+from agents.rollout import RolloutConfig, play_episodes
+from rewards.reward import Reward, RewardFunction
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import EndReason, Trajectory
+from videoseek_env.video import ClipCache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experience:
+    """One finished episode, with what is learned from it."""
+
+    group: int
+    """Equal for the episodes of one question; differs between questions on all processes."""
+    trajectory: Trajectory
+    reward: Reward
+    seconds: float
+    sample: Sample | None
+    """None if the episode failed."""
+    error: str | None = None
+    """Why it failed."""
+
+
+@dataclass(slots=True, eq=False)
+class Collected:
+    """Episodes of this process, group by group, and what became of all others."""
+
+    experiences: list[Experience] = field(default_factory=list)
+    """To learn from: sound groups whose rewards differ."""
+    all_played: list[Experience] = field(default_factory=list)
+    """Every episode, those of dropped groups and failed ones included: what reports show."""
+    uninformative_groups: int = 0
+    """Dropped because all their rewards are alike."""
+    failed_groups: int = 0
+    """Dropped because an episode failed twice."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Failed episodes by the reason that they ended with, retried ones included."""
+    drawn: int = 0
+    """Questions drawn by all processes together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectorConfig:
+    """How many episodes a step takes.
+
+    Raises:
+        ConfigError: If a number is below its least value.
+    """
+
+    questions: int = 32
+    """Groups that a step learns from, over all processes."""
+    group_size: int = 8
+    """Episodes of each question."""
+    max_draws: int = 4
+    """Draw at most so many times `questions` in a step to replace dropped groups."""
+    drop_uninformative: bool = True
+    """Whether groups whose rewards are all alike are replaced by fresh ones."""
+    tolerance: float = 1e-4
+    """Rewards are alike if their standard deviation is below this."""
+    workers: int = 2
+    """Threads that decode."""
+    batch_size: int = 64
+    """Episodes that the model plays at once."""
+
+    def __post_init__(self) -> None:
+        if min(self.questions, self.group_size, self.max_draws, self.workers, self.batch_size) < 1:
+            raise ConfigError(f"every number of episodes must be at least 1, got {self}")
+
+
+class Collector:
+    """Plays the questions of one training run, in an order that only the seed decides."""
+
+    def __init__(
+        self,
+        make_policy: Callable[[], HFPolicy],
+        tasks: Sequence[VideoTask],
+        config: CollectorConfig,
+        *,
+        session: SessionConfig,
+        reward: RewardFunction,
+        cache: ClipCache,
+        seed: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Prepare to play.
+
+        Args:
+            make_policy: Makes a policy for an episode, of the model that learns.
+            tasks: Questions; each is drawn once before any is drawn again.
+            config: How many episodes.
+            session: The rules of an episode.
+            reward: Scores a trajectory.
+            cache: Decoded clips.
+            seed: Decides the order of questions and every episode.
+            process: This process's number; a group is played by one of them.
+            processes: How many there are.
+
+        Raises:
+            ConfigError: If there are no tasks.
+        """
+        if not tasks:
+            raise ConfigError("there are no tasks to learn from")
+        self.config = config
+        self.session = session
+        self._make_policy, self._tasks = make_policy, tasks
+        self._reward, self._cache, self._seed = reward, cache, seed
+        self._process, self._processes = process, processes
+
+    def collect(self, step: int, first: int) -> Collected:
+        """Play the episodes of a step.
+
+        Args:
+            step: Its number; together with the seed it decides every episode.
+            first: How many questions earlier steps have drawn.
+        """
+        found, kept, limit = Collected(), 0, self.config.max_draws * self.config.questions
+        while kept < self.config.questions and found.drawn < limit:
+            missing = min(self.config.questions - kept, limit - found.drawn)
+            numbers = range(first + found.drawn, first + found.drawn + missing)
+            found.drawn += missing
+            sound = sum(self._sort(group, found) for group in self._play(step, numbers, found))
+            kept += sum(gather_object([sound]))
+        return found
+
+    def _play(self, step: int, numbers: range, found: Collected) -> Iterator[list[Experience]]:
+        """Play this process's share of some questions, failed episodes twice."""
+        tasks = [self._task(number) for number in numbers]
+        mine = [i for i, number in enumerate(numbers) if number % self._processes == self._process]
+        jobs = {(i, k) for i in range(len(tasks)) for k in range(self.config.group_size)}
+        played: dict[tuple[int, int], Experience] = {}
+        wanted = {(i, k) for i, k in jobs if i in mine}
+        for attempt in range(2):
+            seed = np.random.SeedSequence([self._seed, step, numbers.start, attempt])
+            config = RolloutConfig(
+                episodes_per_task=self.config.group_size,
+                seed=int(seed.generate_state(1)[0]),
+                workers=self.config.workers,
+                batch_size=self.config.batch_size,
+            )
+            finish = partial(self._finish, first=numbers.start)
+            for job, one in play_episodes(
+                self._make_policy,
+                tasks,
+                config,
+                finish,
+                session=self.session,
+                cache=self._cache,
+                done=jobs - wanted,
+            ):
+                played[job] = one
+            wanted = {job for job in wanted if played[job].error}
+            found.failures.update(str(played[job].trajectory.end_reason) for job in wanted)
+        for i in mine:
+            yield [played[i, k] for k in range(self.config.group_size)]
+
+    def _finish(self, episode: OngoingEpisode, *, first: int) -> tuple[tuple[int, int], Experience]:
+        """Score an episode, and keep of its policy what is learned from."""
+        policy, trajectory, error = episode.policy, episode.trajectory, episode.error
+        if error is None and trajectory.end_reason is EndReason.PROMPT_TOO_LONG:
+            error = "the overview and the question leave no room for a reply: use a smaller budget"
+        experience = Experience(
+            group=first + episode.place,
+            trajectory=trajectory,
+            reward=self._reward(trajectory),
+            seconds=episode.seconds,
+            sample=None if error else Sample.of(policy.context, policy.clips),  # type: ignore[attr-defined]
+            error=error,
+        )
+        return (episode.place, episode.number), experience
+
+    def _task(self, number: int) -> VideoTask:
+        """The question that is drawn as that number: epoch after epoch in another order."""
+        epoch, place = divmod(number, len(self._tasks))
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._tasks))
+        return self._tasks[int(order[place])]
+
+    def _sort(self, group: list[Experience], found: Collected) -> bool:
+        """Keep a group or count why not."""
+        found.all_played += group
+        if any(one.error for one in group):
+            found.failed_groups += 1
+            return False
+        rewards = [one.reward.value for one in group]
+        informative = group_advantages(
+            rewards, [0] * len(rewards), tolerance=self.config.tolerance
+        ).is_informative
+        if self.config.drop_uninformative and not informative.any():
+            found.uninformative_groups += 1
+            return False
+        found.experiences += group
+        return True

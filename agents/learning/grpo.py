@@ -1,0 +1,243 @@
+"""Group relative policy optimisation of episodes: GRPO, and what DAPO, Dr.GRPO and GSPO change.
+
+The policy plays groups of episodes of each question. An episode's advantage is how much more it
+earned than its group; every token that the model wrote is made more or less likely by it. Episodes
+that ran out of turns, clips or context count in their group's statistics, but carry no loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from agents.learning.advantages import group_advantages, turn_advantages
+from agents.learning.collecting import Collected, Collector, Experience
+from agents.learning.episode_metrics import episode_metrics
+from agents.learning.global_weights import global_weights
+from agents.learning.grpo_config import GRPOConfig
+from agents.learning.learner import Update
+from agents.learning.losses import (
+    PolicyStatistics,
+    policy_statistics,
+    policy_terms,
+)
+from agents.learning.micro_batches import micro_batches
+from agents.learning.optimiser import Optimiser
+from agents.learning.reading import read
+from agents.learning.sample import Sample
+from agents.llm.generation import Sampling
+from agents.llm.hf_policy import HFPolicy
+from agents.llm.likelihood import read_out
+from agents.llm.model import VisionLanguageModel
+from rewards.reward import RewardFunction
+from videoseek_env.budget import get_budget
+from videoseek_env.session import SessionConfig
+from videoseek_env.task import VideoTask
+from videoseek_env.video import ClipCache
+
+
+class GRPOLearner:
+    """Plays and learns."""
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        tasks: Sequence[VideoTask],
+        config: GRPOConfig,
+        *,
+        session: SessionConfig,
+        reward: RewardFunction,
+        accelerator: Accelerator | None = None,
+        cache: ClipCache | None = None,
+    ) -> None:
+        """Prepare to learn.
+
+        Args:
+            model: Learns; moved to the accelerator's device.
+            tasks: Questions to play.
+            config: How.
+            session: The rules of an episode; contexts are counted in the model's own tokens.
+            reward: Scores a trajectory.
+            accelerator: Device, precision and processes; by default one process.
+            cache: Decoded clips.
+        """
+        self.model, self.config = model, config
+        self.modules: Mapping[str, nn.Module] = {}
+        self.accelerator = accelerator or Accelerator()
+        self.total_steps, self.drawn = config.steps, 0
+        self.batch: Sequence[Sample] = ()
+        model.network.to(self.accelerator.device)
+        self.optimiser = Optimiser(
+            {"model": model.network},
+            config.optimiser,
+            total_steps=config.steps * config.minibatches,
+            accelerator=self.accelerator,
+        )
+        self._longest_reply = get_budget(session.budget).max_reply_tokens
+        # One more than a reply may have, so that the session sees which replies are too long.
+        sampling = Sampling(temperature=config.temperature, max_tokens=self._longest_reply + 1)
+        self._collector = Collector(
+            HFPolicy.factory(model, sampling=sampling, scope=self._scope),
+            tasks,
+            config.collector,
+            session=model.counting(session),
+            reward=reward,
+            cache=ClipCache(2**29) if cache is None else cache,
+            seed=config.seed,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+
+    @property
+    def _scope(self) -> Any:
+        return "tags" if self.config.task_decoupling else None
+
+    def update(self, step: int) -> Update:
+        """Play the episodes of a step and learn from them.
+
+        Raises:
+            NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
+        """
+        started = time.perf_counter()
+        self.model.network.eval()
+        collected = self._collector.collect(step, self.drawn)
+        played = time.perf_counter()
+        self.model.network.train()
+        learned = self._learn(collected.experiences)
+        self.drawn += collected.drawn
+        seconds = {"played": played - started, "learned": time.perf_counter() - played}
+        metrics = {**episode_metrics(collected), **learned, **_speed(collected, seconds)}
+        return Update(metrics, collected.all_played)
+
+    def _learn(self, experiences: Sequence[Experience]) -> dict[str, float]:
+        """Minibatch after minibatch; each is one optimiser step on every process."""
+        groups = sorted({one.group for one in experiences})
+        advantages = self._advantages(experiences)
+        norms, statistics = [], []
+        for part in range(self.config.minibatches):
+            chosen = set(groups[part :: self.config.minibatches])
+            indices = [i for i, one in enumerate(experiences) if one.group in chosen]
+            if not sum(gather_object([len(indices)])):
+                continue
+            statistics += self._accumulate(
+                [experiences[i] for i in indices], [advantages[i] for i in indices]
+            )
+            norms.append(self.optimiser.step())
+        metrics = _means(statistics)
+        if norms:
+            metrics["grad_norm"] = float(np.mean(norms))
+        return metrics | {"learning_rate": self.optimiser.learning_rate}
+
+    def _accumulate(
+        self, experiences: Sequence[Experience], advantages: Sequence[npt.NDArray[np.float32]]
+    ) -> list[PolicyStatistics]:
+        """Add up the gradients of a minibatch."""
+        samples = [one.sample for one in experiences if one.sample is not None]
+        self.batch = samples
+        config = self.config
+        weights = global_weights(
+            samples,
+            keep=[not _is_exceeded(one) for one in experiences],
+            normalise=config.normalise,
+            constant=self._longest_reply if config.normalise == "constant" else None,
+        )
+        old = [torch.from_numpy(sample.tokens["logprob"].copy()) for sample in samples]
+        statistics = []
+        for portion in micro_batches(samples, self.config.max_tokens):
+            with self.accelerator.autocast():
+                reading = read(
+                    self.model,
+                    [samples[i] for i in portion],
+                    scope=self._scope,
+                    share_prompts=self.config.share_prompts,
+                )
+                logprobs = read_out(
+                    self.model,
+                    reading.hidden,
+                    reading.batch,
+                    temperature=self.config.temperature,
+                )
+            old_logprobs = reading.cut([old[i] for i in portion])
+            kept = reading.cut([weights[i] for i in portion])
+            terms = policy_terms(
+                logprobs,
+                old_logprobs,
+                reading.cut([torch.from_numpy(advantages[i]) for i in portion]),
+                reading.batch.trained,
+                clip_low=self.config.clip_low,
+                clip_high=self.config.clip_high,
+                ratio=self.config.ratio,
+            )
+            self.optimiser.backward((terms.terms * kept).sum())
+            statistics.append(policy_statistics(terms, logprobs, old_logprobs.nan_to_num(), kept))
+        return statistics
+
+    def _advantages(self, experiences: Sequence[Experience]) -> list[npt.NDArray[np.float32]]:
+        """One number per token of each episode."""
+        if not experiences:
+            return []
+        groups = [one.group for one in experiences]
+        samples = [one.sample for one in experiences if one.sample is not None]
+        tolerance = self.config.collector.tolerance
+        if not self.config.turn_credit:
+            whole = group_advantages(
+                [one.reward.value for one in experiences],
+                groups,
+                scale=self.config.scale,
+                tolerance=tolerance,
+            ).values
+            return [
+                np.full(len(sample.tokens), value, np.float32)
+                for sample, value in zip(samples, whole, strict=True)
+            ]
+        turns = turn_advantages(
+            [self._turn_rewards(one) for one in experiences],
+            groups,
+            scale=self.config.scale,
+            tolerance=tolerance,
+        ).values
+        return [
+            row[sample.turn_of_tokens()].astype(np.float32)
+            for sample, row in zip(samples, turns, strict=True)
+        ]
+
+    def _turn_rewards(self, one: Experience) -> list[float]:
+        rewards = [0.0] * len(one.trajectory.turns)
+        if self.config.shaping is not None:
+            rewards = self.config.shaping(one.trajectory)
+        rewards[-1] += one.reward.value
+        return rewards
+
+
+def _is_exceeded(one: Experience) -> bool:
+    reason = one.trajectory.end_reason
+    return reason is not None and reason.is_exceeded
+
+
+def _means(statistics: Sequence[PolicyStatistics]) -> dict[str, float]:
+    """Over all micro-batches' tokens."""
+    tokens = sum(part.tokens for part in statistics)
+    if not tokens:
+        return {}
+    names = ("clipped_low", "clipped_high", "approximate_kl", "mean_ratio")
+    return {
+        name: sum(getattr(part, name) * part.tokens for part in statistics) / tokens
+        for name in names
+    }
+
+
+def _speed(collected: Collected, seconds: Mapping[str, float]) -> dict[str, float]:
+    tokens = sum(len(one.sample.tokens) for one in collected.all_played if one.sample)
+    return {
+        "rollout_seconds": seconds["played"],
+        "learning_seconds": seconds["learned"],
+        "tokens_per_second": tokens / sum(seconds.values()),
+    }

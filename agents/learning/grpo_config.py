@@ -1,0 +1,90 @@
+"""How a policy learns from groups of episodes, and what the published variants set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from agents.learning.advantages import Scale
+from agents.learning.collecting import CollectorConfig
+from agents.learning.losses import Normalise, Ratio
+from agents.learning.optimiser import OptimiserConfig
+from rewards.credit import CoverageShaping
+from videoseek_env.errors import ConfigError
+
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "dapo": {},
+        "grpo": {"normalise": "sequences", "clip_high": 0.2},
+        "dr_grpo": {"normalise": "constant", "scale": "none", "clip_high": 0.2},
+        "gspo": {
+            "normalise": "sequences", "ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4,
+        },
+    }
+)  # fmt: skip
+"""What each published variant sets in `GRPOConfig`; the defaults are DAPO's, which Video-o3 takes.
+
+Source: DAPO, arXiv 2503.14476; GRPO, 2402.03300; Dr.GRPO, 2503.20783; GSPO, 2507.18071, whose
+clipping is that narrow because a sequence's ratio is a mean.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GRPOConfig:
+    """How a policy learns from groups of episodes.
+
+    Raises:
+        ConfigError: If a number is below its least value.
+    """
+
+    steps: int = 100
+    """Updates in all."""
+    collector: CollectorConfig = field(default_factory=CollectorConfig)
+    """Episodes of a step."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    clip_low: float = 0.2
+    """Ratios below 1 - clip_low gain nothing further."""
+    clip_high: float = 0.3
+    """Ratios above 1 + clip_high gain nothing further."""
+    normalise: Normalise = "tokens"
+    """Mean over tokens, over sequences of their means, or a sum over a constant."""
+    scale: Scale = "std"
+    """Whether advantages are divided by their group's standard deviation."""
+    ratio: Ratio = "token"
+    """Importance ratios of tokens, or one for each sequence."""
+    minibatches: int = 1
+    """Optimiser steps on one batch of episodes; groups stay together."""
+    temperature: float = 1.0
+    """Of sampling, and of the likelihood that is trained."""
+    turn_credit: bool = False
+    """Credit each turn with what came after it; else every turn with the whole episode."""
+    shaping: CoverageShaping | None = None
+    """Adds rewards of turns to `turn_credit`."""
+    task_decoupling: bool = False
+    """Play and learn with task-decoupled attention inside tags."""
+    share_prompts: bool = True
+    """Read the prompt of a group once."""
+    max_tokens: int = 16_384
+    """Tokens of one forward and backward, which bounds memory; see `micro_batches`."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.minibatches, self.max_tokens) < 1 or not self.temperature > 0:
+            raise ConfigError(
+                "expected steps, minibatches and max_tokens of at least 1 and a temperature above "
+                f"0, got {self}"
+            )
+        if self.shaping is not None and not self.turn_credit:
+            raise ConfigError("shaping moves credit between turns: it needs turn_credit")
+
+    def as_variant(self, name: str) -> GRPOConfig:
+        """The same settings with a published variant's.
+
+        Raises:
+            ConfigError: If no variant has this name.
+        """
+        if name not in VARIANTS:
+            raise ConfigError(f"variant must be one of {', '.join(VARIANTS)}, got {name!r}")
+        return replace(self, **VARIANTS[name])

@@ -1,0 +1,138 @@
+"""The loop around a learner: log, save, show, resume, and stop in good order."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from agents.learning.checkpoint import checkpoints, restore, save_checkpoint
+from agents.learning.learner import Learner, Update
+from agents.learning.optimiser import NonFiniteLossError
+from agents.learning.tracking import Tracker
+from videoseek_env.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Where a run is kept, and how often.
+
+    Raises:
+        ConfigError: If a number is below one.
+    """
+
+    folder: Path
+    """Of the run: `checkpoints/` come to lie there."""
+    save_every: int = 50
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = 3
+    """Checkpoints to leave."""
+
+    def __post_init__(self) -> None:
+        if min(self.save_every, self.keep) < 1:
+            raise ConfigError(f"save_every and keep must be at least 1, got {self}")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Where a run can go on from; None if it saved nothing yet."""
+    saved = checkpoints(folder / "checkpoints")
+    return saved[-1] if saved else None
+
+
+def run(
+    learner: Learner,
+    config: RunConfig,
+    *,
+    accelerator: Accelerator,
+    checkpoint: Path | None = None,
+    trackers: Callable[[int], Sequence[Tracker]] = lambda step: (),
+    show: Callable[[int, Update], None] = lambda step, update: None,
+) -> Path:
+    """Learn until the end.
+
+    Every step is decided by its number and the seed, so that a run that was killed and goes on from
+    a checkpoint is the very same run.
+
+    Args:
+        learner: Its model was loaded from the checkpoint, if there is one.
+        config: Where and how often to save.
+        accelerator: The learner's; its main process logs, shows and saves.
+        checkpoint: Where to go on from; None begins.
+        trackers: Called once on the main process, with the steps that are done.
+        show: Called on the main process after each step.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        NonFiniteLossError: With the batch saved in the run's folder.
+        OSError: If the last checkpoint can't be written.
+    """
+    done = 0 if checkpoint is None else restore(learner, checkpoint)
+    is_main = accelerator.is_main_process
+    logs = list(trackers(done)) if is_main else []
+    saved = checkpoint
+    try:
+        for step in range(done, learner.total_steps):
+            update = _update(learner, step, config, process=accelerator.process_index)
+            if not is_main:
+                continue
+            for tracker in logs:
+                tracker.log(update.metrics, step=step)
+            show(step, update)
+            saved = _save(learner, config, step + 1) or saved
+    finally:
+        for tracker in logs:
+            tracker.finish()
+    accelerator.wait_for_everyone()
+    return saved or config.checkpoints
+
+
+def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> Update:
+    try:
+        return learner.update(step)
+    except NonFiniteLossError as error:
+        path = save_batch(learner, config.folder / f"bad-batch-{step:06d}-{process}.npz")
+        raise NonFiniteLossError(
+            f"step {step}: {error}. Nothing was changed; what it was to learn from is in {path}"
+        ) from error
+
+
+def _save(learner: Learner, config: RunConfig, done: int) -> Path | None:
+    """Save if it is time; a failure in the middle of a run is no reason to lose the run."""
+    is_last = done == learner.total_steps
+    if not is_last and done % config.save_every:
+        return None
+    try:
+        return save_checkpoint(learner, config.checkpoints, step=done, keep=config.keep)
+    except OSError as error:
+        if is_last:
+            raise
+        _logger.warning("step %d was not saved, earlier checkpoints stand: %s", done, error)
+        return None
+
+
+def save_batch(learner: Learner, path: Path) -> Path:
+    """Write the tokens of a learner's batch, and which clips they were read with.
+
+    `numpy.load(path)` gives arrays `tokens_0`, `tokens_1`, ... of `agents.llm.context.TOKEN`, and
+    `clips`, a JSON list of each sample's clip references.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {f"tokens_{i}": one.tokens for i, one in enumerate(learner.batch)}
+    refs = [[ref.to_dict() for ref in sample.refs] for sample in learner.batch]
+    np.savez_compressed(path, clips=np.array(json.dumps(refs)), **arrays)
+    return path
