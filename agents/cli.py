@@ -16,6 +16,9 @@ except ModuleNotFoundError as error:
     raise ImportError("the command line needs tyro: pip install 'videoseek-env[cli]'") from error
 
 
+from agents.cli_train import Train
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """Make needle tasks, let the baselines play them, print a table and write an HTML report."""
@@ -78,10 +81,11 @@ class Eval:
     """Tasks at most."""
     seed: int = 0
     """Seeds the needle videos, the questions and the policies."""
-    budget: str = "laptop"
-    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny."""
-    max_turns: int = 6
-    """Replies at most; the last one is asked to be the answer."""
+    budget: str | None = None
+    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny; by default that of a model that was
+    trained here, else laptop."""
+    max_turns: int | None = None
+    """Replies at most, the last one asked to be the answer; by default the model's own, else 6."""
     overview: Literal["exact", "keyframe"] = "exact"
     """Evenly spaced frames, or the keyframe nearest to each."""
     episodes_per_task: int = 1
@@ -118,10 +122,11 @@ class Play:
     """A folder of your own with annotations.jsonl and videos; by default needle tasks."""
     seed: int | None = None
     """Draws the task."""
-    budget: str = "laptop"
-    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny."""
-    max_turns: int = 6
-    """Replies at most."""
+    budget: str | None = None
+    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny; by default that of a model that was
+    trained here, else laptop."""
+    max_turns: int | None = None
+    """Replies at most; by default the model's own, else 6."""
     window: bool = False
     """Show the frames in a window, beside the picture files."""
     out: Path = Path("runs/play")
@@ -177,6 +182,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
     "eval": Eval,
     "play": Play,
+    "train": Train,
     "rescore": Rescore,
     "doctor": Doctor,
 }

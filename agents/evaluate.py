@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agents.episode import Episode, read_episodes
-from agents.named_policy import NamedPolicy, load_policy
+from agents.named_policy import NamedPolicy, load_policy, rules_of
 from agents.named_reward import load_reward
 from agents.report import Estimate, PolicySummary, summarise, write_report
 from agents.rollout import RolloutConfig, episode_seed, rollout
@@ -44,13 +45,12 @@ def run_eval(config: Eval) -> int:
     if path.exists() and not config.resume:
         raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
     console = Console()
-    tasks = _tasks(config)
-    session = SessionConfig(
-        budget=config.budget,
-        max_turns=config.max_turns,
-        overview=config.overview,
-        force_answer=True,
-    )
+    session = replace(rules_of(config.policy), overview=config.overview, force_answer=True)
+    if config.budget is not None:
+        session = replace(session, budget=config.budget)
+    if config.max_turns is not None:
+        session = replace(session, max_turns=config.max_turns)
+    tasks = _tasks(config, session)
     plan = RolloutConfig(
         episodes_per_task=config.episodes_per_task,
         seed=config.seed,
@@ -64,11 +64,11 @@ def run_eval(config: Eval) -> int:
     return present(episodes, config.out, title="Evaluation", started=started, console=console)
 
 
-def _tasks(config: Eval) -> list[VideoTask]:
+def _tasks(config: Eval, session: SessionConfig) -> list[VideoTask]:
     if config.annotations is not None:
         tasks = load_tasks("folder", root=config.annotations)
     else:
-        tasks = load_tasks("needle", videos=config.videos, seed=config.seed, budget=config.budget)
+        tasks = load_tasks("needle", videos=config.videos, seed=config.seed, budget=session.budget)
     return tasks[: config.limit]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.baselines import OraclePolicy, RandomPolicy
 from agents.policy import Policy
 from agents.seeker import PixelSeeker
+from agents.session_rules import read_rules
 from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
@@ -36,6 +38,22 @@ class NamedPolicy:
     """The rules, with contexts counted in the policy's own tokens where it has some."""
     close: Callable[[], None] = lambda: None
     """Ends its connections."""
+
+
+def rules_of(names: Sequence[str]) -> SessionConfig:
+    """The rules that the models among some policies were trained by, else the usual ones.
+
+    Raises:
+        ConfigError: If two models were trained by different rules.
+    """
+    folders = [Path(name.removeprefix("hf:")).expanduser() for name in names if name[:3] == "hf:"]
+    known = [rules for rules in map(read_rules, folders) if rules is not None]
+    if any(rules != known[0] for rules in known):
+        raise ConfigError(
+            "these models were trained by different rules (budget, prompts, turns); let each play "
+            "in a command of its own"
+        )
+    return known[0] if known else SessionConfig()
 
 
 def load_policy(name: str, options: ModelOptions, session: SessionConfig) -> NamedPolicy:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
 from rich.console import Console
 
-from agents.named_policy import load_policy
+from agents.named_policy import load_policy, rules_of
 from agents.policy import PrivilegedPolicy
 from envs.registration import make_video_seek
 from videoseek_env.action import write_crop
@@ -19,7 +20,7 @@ from videoseek_env.env import VideoSeekEnv
 from videoseek_env.errors import ConfigError, SegmentError
 from videoseek_env.render import Window, printable, render_ansi, render_rgb
 from videoseek_env.segment import Segment
-from videoseek_env.session import Observation, SessionConfig
+from videoseek_env.session import Observation
 from videoseek_env.trajectory import write_trajectories
 from videoseek_env.video.clip import STRATEGIES
 
@@ -47,7 +48,11 @@ def run_play(config: Play) -> int:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
     tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
-    rules = SessionConfig(budget=config.budget, max_turns=config.max_turns)
+    rules = rules_of([config.policy or ""])
+    if config.budget is not None:
+        rules = replace(rules, budget=config.budget)
+    if config.max_turns is not None:
+        rules = replace(rules, max_turns=config.max_turns)
     named, player = None, None
     if config.policy is not None:
         named = load_policy(config.policy, config.model, rules)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from videoseek_env.errors import ConfigError
 _PREFIX = "step-"
 
 
-def save_checkpoint(learner: Learner, folder: Path, *, step: int, keep: int) -> Path:
+def save_checkpoint(
+    learner: Learner,
+    folder: Path,
+    *,
+    step: int,
+    keep: int,
+    annotate: Callable[[Path], object] = lambda draft: None,
+) -> Path:
     """Write a checkpoint, and delete all but the last few.
 
     Args:
@@ -32,6 +40,7 @@ def save_checkpoint(learner: Learner, folder: Path, *, step: int, keep: int) -> 
         folder: Holds the checkpoints of a run.
         step: Steps that are done.
         keep: How many to leave, at least 1.
+        annotate: Called with the folder before it is complete, to add files to it.
 
     Returns:
         The checkpoint's folder.
@@ -44,6 +53,9 @@ def save_checkpoint(learner: Learner, folder: Path, *, step: int, keep: int) -> 
     final = folder / f"{_PREFIX}{step:06d}"
     try:
         _write(learner, draft, step)
+        annotate(draft)
+        for path in (*draft.rglob("*"), draft):
+            _sync(path)
         if final.exists():
             shutil.rmtree(final)
         draft.rename(final)
@@ -107,8 +119,6 @@ def _write(learner: Learner, draft: Path, step: int) -> None:
         "schedule": _plain(learner.optimiser.schedule.state_dict()),
     }
     (draft / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for path in (*draft.rglob("*"), draft):
-        _sync(path)
 
 
 def _load_moments(learner: Learner, moments: dict[str, torch.Tensor], groups: Any) -> None:

@@ -60,6 +60,7 @@ def run(
     checkpoint: Path | None = None,
     trackers: Callable[[int], Sequence[Tracker]] = lambda step: (),
     show: Callable[[int, Update], None] = lambda step, update: None,
+    annotate: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """Learn until the end.
 
@@ -73,6 +74,7 @@ def run(
         checkpoint: Where to go on from; None begins.
         trackers: Called once on the main process, with the steps that are done.
         show: Called on the main process after each step.
+        annotate: Called with the folder of a checkpoint before it is complete, to add files to it.
 
     Returns:
         The last checkpoint.
@@ -93,7 +95,7 @@ def run(
             for tracker in logs:
                 tracker.log(update.metrics, step=step)
             show(step, update)
-            saved = _save(learner, config, step + 1) or saved
+            saved = _save(learner, config, step + 1, annotate) or saved
     finally:
         for tracker in logs:
             tracker.finish()
@@ -111,13 +113,17 @@ def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> 
         ) from error
 
 
-def _save(learner: Learner, config: RunConfig, done: int) -> Path | None:
+def _save(
+    learner: Learner, config: RunConfig, done: int, annotate: Callable[[Path], object]
+) -> Path | None:
     """Save if it is time; a failure in the middle of a run is no reason to lose the run."""
     is_last = done == learner.total_steps
     if not is_last and done % config.save_every:
         return None
     try:
-        return save_checkpoint(learner, config.checkpoints, step=done, keep=config.keep)
+        return save_checkpoint(
+            learner, config.checkpoints, step=done, keep=config.keep, annotate=annotate
+        )
     except OSError as error:
         if is_last:
             raise

@@ -1,0 +1,297 @@
+"""`videoseek train`: options in, a run in its folder out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
+
+from agents.cli_train import GRPO, PPO, SFT, RolloutOptions, TrainOptions
+from agents.learning.collecting import CollectorConfig
+from agents.learning.demonstration_reader import DemonstrationReader
+from agents.learning.grpo import GRPOLearner
+from agents.learning.grpo_config import VARIANTS, GRPOConfig
+from agents.learning.learner import Learner
+from agents.learning.optimiser import OptimiserConfig
+from agents.learning.ppo import PPOConfig, PPOLearner
+from agents.learning.running import RunConfig, latest_checkpoint, run
+from agents.learning.sft import SFTConfig, SFTLearner
+from agents.learning.terminal import Terminal
+from agents.learning.tracking import make_trackers
+from agents.llm.decoupling import TaskDecoupling
+from agents.llm.model import VisionLanguageModel
+from agents.llm.tiny import TINY_PROMPTS, TinyConfig, tiny_model
+from agents.llm.tiny_tokenizer import tiny_tokenizer
+from agents.named_reward import load_reward
+from agents.rollout import RolloutConfig, rollout
+from agents.session_rules import read_rules, write_rules
+from rewards.credit import CoverageShaping
+from rewards.reward import RewardFunction
+from rewards.trajectory_guided import TrajectoryGuidedReward
+from videoseek_env.datasets import load_tasks
+from videoseek_env.errors import ConfigError, MissingExtraError
+from videoseek_env.session import SessionConfig
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import Trajectory, read_records
+
+_METHODS: Mapping[str, type[SFT] | type[GRPO] | type[PPO]] = {"sft": SFT, "grpo": GRPO, "ppo": PPO}
+
+
+def run_train(options: TrainOptions) -> int:
+    """Train until the end, and say where everything is.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: If the folder holds a run already and `resume` is off, or the other way round.
+    """
+    console = Console()
+    options, checkpoint = _settled(options)
+    set_seed(options.seed)
+    disable_progress_bar()  # one for each checkpoint would bury ours
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    model, rules = load_learning_model(options, checkpoint)
+    tasks = _tasks(options, rules)
+    started = time.perf_counter()
+    learner = make_learner(options, model, tasks, rules, accelerator=accelerator)
+    settings = _settings(options)
+    if accelerator.is_main_process:
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / "config.json"
+        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    with Terminal(console, learner.total_steps, every=options.show_every) as terminal:
+        saved = run(
+            learner,
+            RunConfig(folder=options.out, save_every=options.save_every, keep=options.keep),
+            accelerator=accelerator,
+            checkpoint=checkpoint,
+            trackers=lambda done: make_trackers(
+                options.out,
+                config=settings,
+                resume_from=done,
+                tensorboard=options.tensorboard,
+                wandb_project=options.wandb_project,
+            ),
+            show=terminal.show,
+            annotate=lambda folder: write_rules(folder / "model", rules),
+        )
+    if accelerator.is_main_process:
+        _say_where(console, options.out, saved, started)
+    return 0
+
+
+def make_learner(
+    options: TrainOptions,
+    model: VisionLanguageModel,
+    tasks: Sequence[VideoTask],
+    rules: SessionConfig,
+    *,
+    accelerator: Accelerator,
+) -> Learner:
+    """The learner that the options describe."""
+    if isinstance(options, SFT):
+        return _sft(options, model, tasks, rules, accelerator)
+    if isinstance(options, GRPO):
+        config = _grpo_config(options)
+        reward = _reward(options)
+        return GRPOLearner(
+            model, tasks, config, session=rules, reward=reward, accelerator=accelerator
+        )
+    if isinstance(options, PPO):
+        return PPOLearner(
+            model,
+            tasks,
+            _ppo_config(options),
+            session=rules,
+            reward=_reward(options),
+            accelerator=accelerator,
+        )
+    raise ConfigError(f"expected options of sft, grpo or ppo, got {type(options).__name__}")
+
+
+def load_learning_model(
+    options: TrainOptions, checkpoint: Path | None = None
+) -> tuple[VisionLanguageModel, SessionConfig]:
+    """The model to teach, and the rules of its episodes.
+
+    Args:
+        options: Name, adapter, budget.
+        checkpoint: Goes on from here in place of what the options name.
+    """
+    name = str(checkpoint / "model") if checkpoint and not _is_adapted(options) else options.model
+    adapter = str(checkpoint / "model") if checkpoint and _is_adapted(options) else options.adapter
+    known = read_rules(name) or read_rules(options.model)
+    if name == "tiny":
+        model = VisionLanguageModel.wrap(
+            tiny_model(TinyConfig(seed=options.seed)), tiny_tokenizer()
+        )
+        known = known or SessionConfig(budget="tiny", prompts=TINY_PROMPTS)
+    else:
+        model = VisionLanguageModel.from_pretrained(name, dtype=options.dtype, adapter=adapter)
+    if options.lora_rank and adapter is None:
+        model = _with_lora(model, options.lora_rank)
+    rules = known or SessionConfig()
+    if options.budget is not None:
+        rules = replace(rules, budget=options.budget)
+    if options.max_turns is not None:
+        rules = replace(rules, max_turns=options.max_turns)
+    return model, rules
+
+
+def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
+    """The options to go by, and the checkpoint to go on from."""
+    path = options.out / "config.json"
+    if not options.resume:
+        if path.exists():
+            raise ConfigError(
+                f"{options.out} holds a run; choose another --out, or --resume to go on with it"
+            )
+        return options, None
+    if not path.exists():
+        raise ConfigError(f"there is no run in {options.out} to resume")
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    method = _METHODS[fields.pop("method")]
+    paths = {name: Path(value) for name, value in fields.items() if _is_path(name) and value}
+    return method(**{**fields, **paths, "out": options.out}), latest_checkpoint(options.out)
+
+
+def _is_path(name: str) -> bool:
+    return name in ("annotations", "out", "demonstrations")
+
+
+def _settings(options: TrainOptions) -> dict[str, Any]:
+    fields = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(options).items()}
+    return {"method": type(options).__name__.lower(), **fields, "resume": False}
+
+
+def _is_adapted(options: TrainOptions) -> bool:
+    return options.adapter is not None or options.lora_rank > 0
+
+
+def _with_lora(model: VisionLanguageModel, rank: int) -> VisionLanguageModel:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("peft", "lora", "--lora-rank") from error
+    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    return replace(model, network=get_peft_model(model.network, config))
+
+
+def _tasks(options: TrainOptions, rules: SessionConfig) -> list[VideoTask]:
+    if options.annotations is not None:
+        return load_tasks("folder", root=options.annotations)
+    return load_tasks("needle", videos=options.videos, seed=options.seed, budget=rules.budget)
+
+
+def _optimiser(options: TrainOptions, schedule: str = "constant") -> OptimiserConfig:
+    return OptimiserConfig(
+        learning_rate=options.learning_rate,
+        schedule=schedule,  # type: ignore[arg-type]
+        warmup_share=options.warmup_share,
+        max_grad_norm=options.max_grad_norm,
+        # Random weights see nothing yet.
+        train_vision=options.train_vision or options.model == "tiny",
+    )
+
+
+def _sft(
+    options: SFT,
+    model: VisionLanguageModel,
+    tasks: Sequence[VideoTask],
+    rules: SessionConfig,
+    accelerator: Accelerator,
+) -> SFTLearner:
+    decoupling = None
+    if options.decoupling_probability:
+        decoupling = TaskDecoupling(
+            scope=options.decoupling_scope, probability=options.decoupling_probability
+        )
+    config = SFTConfig(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        optimiser=_optimiser(options, options.schedule),
+        decoupling=decoupling,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+    )
+    reader = DemonstrationReader(
+        model.builder, _trajectories(options, model, tasks, rules), prompts=rules.prompts
+    )
+    return SFTLearner(model, reader, config, accelerator=accelerator)
+
+
+def _trajectories(
+    options: SFT, model: VisionLanguageModel, tasks: Sequence[VideoTask], rules: SessionConfig
+) -> list[Trajectory]:
+    from agents.baselines import OraclePolicy
+
+    if options.demonstrations is not None:
+        return list(read_records(options.demonstrations, _trajectory))
+    played = rollout(
+        OraclePolicy, tasks, RolloutConfig(seed=options.seed), session=model.counting(rules)
+    )
+    return [one.trajectory for one in played if one.error is None]
+
+
+def _trajectory(fields: Mapping[str, Any]) -> Trajectory:
+    """The trajectory of a saved one, or of a saved episode."""
+    return Trajectory.from_dict(fields.get("trajectory", fields))
+
+
+def _collector(options: RolloutOptions, **counts: Any) -> CollectorConfig:
+    return CollectorConfig(workers=options.workers, batch_size=options.rollout_batch, **counts)
+
+
+def _grpo_config(options: GRPO) -> GRPOConfig:
+    config = GRPOConfig(
+        steps=options.steps,
+        collector=_collector(options, questions=options.questions, group_size=options.group_size),
+        optimiser=_optimiser(options),
+        minibatches=options.minibatches,
+        temperature=options.temperature,
+        turn_credit=options.turn_credit,
+        shaping=CoverageShaping() if options.shaping else None,
+        task_decoupling=options.task_decoupling,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+    )
+    return replace(config, **VARIANTS[options.variant])
+
+
+def _ppo_config(options: PPO) -> PPOConfig:
+    return PPOConfig(
+        steps=options.steps,
+        collector=_collector(
+            options, questions=options.episodes, group_size=1, drop_uninformative=False
+        ),
+        optimiser=_optimiser(options),
+        epochs=options.epochs,
+        minibatches=options.minibatches,
+        lam=options.lam,
+        temperature=options.temperature,
+        shaping=CoverageShaping() if options.shaping else None,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+    )
+
+
+def _reward(options: RolloutOptions) -> RewardFunction:
+    return TrajectoryGuidedReward() if options.reward is None else load_reward(options.reward)
+
+
+def _say_where(console: Console, out: Path, saved: Path, started: float) -> None:
+    console.print(f"Log:    {out / 'log.jsonl'}", soft_wrap=True)
+    console.print(f"Model:  {saved / 'model'}", soft_wrap=True)
+    model = saved / "model" if saved.is_absolute() else f"./{saved / 'model'}"
+    console.print(f"Next:   videoseek eval --policy hf:{model}", soft_wrap=True)
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.")
