@@ -234,7 +234,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     mean = torch.where(mask, values, 0.0).sum() / count.clamp(min=1)
     centred = torch.where(mask, values - mean, 0.0)
     deviation = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
-    return centred / (deviation + _EPSILON) * (count > 1)
+    return centred / (deviation + _EPSILON)
 
 
 def _discounted_sums(terms: Tensor, discount: float) -> Tensor:
