@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ def write_report(
     title: str = "videoseek report",
     summary_rows: Sequence[PolicySummary] | None = None,
     max_trajectories: int = 100,
+    curves: Mapping[str, str] | None = None,
 ) -> Path:
     """Write episodes as one self-contained HTML file, replacing it in one step.
 
@@ -42,6 +43,7 @@ def write_report(
         title: Headline of the page.
         summary_rows: The rows of the summary; None works them out from the episodes.
         max_trajectories: Trajectories shown one by one at most, at least 0; the summary counts all.
+        curves: Pictures of learning as SVG, by their captions; they stand above the trajectories.
 
     Returns:
         The file's path.
@@ -69,6 +71,7 @@ def write_report(
         policy_numbers={row.policy: number for number, row in enumerate(rows)},
         plain_parts=_parts_beyond_one(episodes),
         images=images,
+        curves={caption: _encoded(svg) for caption, svg in (curves or {}).items()},
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         style=(_FOLDER / "report.css").read_text(encoding="utf-8"),
@@ -91,6 +94,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _encoded(svg: str) -> str:
+    return base64.b64encode(svg.encode()).decode("ascii")
 
 
 def _choices(tasks: Sequence[TaskView]) -> dict[str, list[str]]:
