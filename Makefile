@@ -30,9 +30,10 @@ lint: $(READY)  ## Style, import arrows, strict types, spelling.
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-docs: $(READY)  ## Draw the plots and compute the tables of docs/rewards.md.
+docs: $(READY)  ## Draw the plots and write the tables of the pages in docs/.
 	$(BIN)/python docs/make_reward_plots.py
 	$(BIN)/python docs/make_reward_tables.py
+	$(BIN)/python docs/make_discrete_curves.py --arms
 
 bench: $(READY)  ## Print the figures of docs/BENCHMARKS.md.
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -226,7 +226,7 @@ def make_video_seek_discrete(
 
     Args:
         tasks: Tasks, the name of a dataset, or None for a few that are easy to learn
-            (`envs.discrete_tasks`).
+            (`envs.discrete_tasks`), made for the budget.
         reward: Scores a finished trajectory; by default the trajectory-guided reward.
         layout: The sizes of observations and actions; None fits the budget `PEEPHOLE`, or takes
             `DiscreteLayout()` for another one.
@@ -239,12 +239,14 @@ def make_video_seek_discrete(
         render_mode: None, "human", "rgb_array" or "ansi".
 
     Raises:
+        DatasetError: If there are no tasks given, and no minute of video suits the budget.
         TaskError: If a task is not multiple choice, or has too many options.
         TypeError: If a rule is unknown, or given beside `config`.
     """
     if config is None:
         rules = {"budget": PEEPHOLE} | rules
-    tasks = load_card_tasks() if tasks is None else tasks
+    if tasks is None:
+        tasks = load_card_tasks(budget=config.budget if config else rules["budget"])
     ordinary = make_video_seek(tasks, config=config, **rules)
     if layout is None and ordinary.config.budget == PEEPHOLE:
         layout = PEEPHOLE_LAYOUT

@@ -7,21 +7,18 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envs.discrete import VideoSeekDiscreteEnv
+from envs.discrete import VideoSeekDiscreteEnv, make_video_seek_discrete
 from envs.discrete_features import split_sheet
 from envs.discrete_layout import DiscreteLayout
-from envs.discrete_wrappers import FlatActions
+from envs.discrete_wrappers import FlatActions, PlainInfo
 from rewards import Accuracy, CoverageShaping, TrajectoryGuidedReward
 from tests.sample_trajectories import make_task
 from tests.synthetic_video import read_barcodes, write_video
-from videoseek_env.action import parse_reply
 from videoseek_env.budget import FrameSize, get_budget
 from videoseek_env.env import VideoSeekEnv
 from videoseek_env.errors import EpisodeError, TaskError
@@ -56,10 +53,13 @@ def test_gymnasium_checks_the_environment_without_a_warning(
     minute_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    spec = EnvSpec("Discrete-v0", entry_point=VideoSeekDiscreteEnv, disable_env_checker=True)
     env = gymnasium.make(
-        spec, tasks=make_tasks(minute_video), reward=TrajectoryGuidedReward(), config=TINY
+        "VideoSeekDiscrete-v0",
+        tasks=make_tasks(minute_video),
+        config=TINY,
+        disable_env_checker=True,
     )
+    assert isinstance(env.unwrapped, VideoSeekDiscreteEnv)
     check_env(env.unwrapped, skip_render_check=importlib.util.find_spec("pygame") is None)
     env.close()
 
@@ -67,7 +67,7 @@ def test_gymnasium_checks_the_environment_without_a_warning(
 def test_stable_baselines3_checks_the_environment_without_a_warning(minute_video: Path) -> None:
     checker = pytest.importorskip("stable_baselines3.common.env_checker", reason="an extra")
     checker.check_env(make_env(minute_video))
-    checker.check_env(FlatActions(make_env(minute_video)))
+    checker.check_env(FlatActions(PlainInfo(make_env(minute_video))))
 
 
 def test_the_overview_stays_on_view_and_the_clip_shows_the_crop(minute_video: Path) -> None:
@@ -387,36 +387,16 @@ def test_no_tasks_and_unknown_render_modes_are_errors(minute_video: Path) -> Non
         make_env(minute_video, render_mode="gif")
 
 
-def test_flat_actions_number_every_crop_and_every_answer_once(minute_video: Path) -> None:
-    env = FlatActions(make_env(minute_video))
-    assert env.action_space == spaces.Discrete(10 * 3 * 3 + 4)
-    arrays = [tuple(env.action(number).tolist()) for number in range(94)]
-    # The strategy runs fastest, then the length: 90 crops, then four answers.
-    assert arrays[:4] == [(0, 0, 0, 0), (0, 0, 1, 0), (0, 0, 2, 0), (0, 1, 0, 0)]
-    assert arrays[89] == (9, 2, 2, 0)
-    assert arrays[90:] == [(0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 0, 3), (0, 0, 0, 4)]
-    assert len(set(arrays)) == 94
+def test_the_factory_takes_the_rules_of_an_episode(minute_video: Path) -> None:
+    tasks = make_tasks(minute_video)
+    env = make_video_seek_discrete(tasks, budget="tiny", max_turns=1, reward=Accuracy())
+    assert env.text_env.config == SessionConfig(budget="tiny", max_turns=1)
+    assert env.layout == DiscreteLayout()
     env.reset(seed=0)
-    assert env.step(np.int64(91))[4]["trajectory"].answer == "B"
-
-
-@pytest.mark.parametrize("number", [94, -1, 1.5, None])
-def test_a_number_without_an_action_is_an_error(minute_video: Path, number: Any) -> None:
-    with pytest.raises(ValueError, match=r"expected an action of Discrete\(94\)"):
-        FlatActions(make_env(minute_video)).action(number)
-
-
-def test_flat_actions_wrap_discrete_environments_alone() -> None:
-    with pytest.raises(TypeError, match="expected a MultiDiscrete action space, got Discrete"):
-        FlatActions(gymnasium.make("CartPole-v1"))  # type: ignore[arg-type]
-
-
-def test_every_answer_and_crop_is_strict_form() -> None:
-    from rewards.format import check_format
-    from videoseek_env.segment import Segment
-
-    layout, video = DiscreteLayout(), Segment(0.0, 77.7)
-    replies = [layout.reply([s, n, 2, 0], video) for s in range(10) for n in range(3)]
-    assert check_format([*replies, layout.reply([0, 0, 0, 1], video)]).score == 1.0
-    for reply in replies:
-        assert parse_reply(reply, duration_seconds=77.7)
+    assert env.step(ANSWER_B)[1] == 1.0
+    with pytest.raises(TypeError, match=r"unknown arguments \['turns'\]"):
+        make_video_seek_discrete(tasks, turns=1)
+    with pytest.raises(TypeError, match="either config or its fields"):
+        make_video_seek_discrete(tasks, config=TINY, max_turns=1)
+    with pytest.raises(TaskError, match="at least one task"):
+        make_video_seek_discrete([])
