@@ -30,12 +30,14 @@ _EXTRAS = {
     "agents": ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "pillow"),
     "lora": ("peft",),
     "openai": ("openai", "pillow"),
+    "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "sb3": ("stable-baselines3",),
     "tianshou": ("tianshou",),
     "pettingzoo": ("pettingzoo",),
     "trl": ("trl",),
     "openenv": ("openenv-core",),
+    "verl": ("verl",),
     "verifiers": ("verifiers",),
 }
 
