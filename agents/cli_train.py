@@ -47,7 +47,7 @@ class TrainOptions:
     """Decides everything that is random."""
     dtype: str = "float32"
     """Of the weights."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
     """Of the arithmetic."""
     save_every: int = 50
     """Steps between checkpoints."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from agents.policy import Policy, PrivilegedPolicy
+from agents.time_limit import ends_within
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.session import Observation, SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
@@ -18,35 +20,107 @@ _logger = logging.getLogger(__name__)
 
 
 class OngoingEpisode:
-    """Plays one episode turn by turn; what the policy or the decoder raises ends it alone."""
+    """Plays one episode turn by turn; what the policy or the decoder raises ends it alone.
+
+    So does a hang: what takes too long is left behind, and whatever it may still do is not seen.
+    """
 
     def __init__(
-        self, policy: Policy, task: VideoTask, *, seed: int, place: int = 0, number: int = 0
+        self,
+        policy: Policy,
+        task: VideoTask,
+        *,
+        seed: int,
+        place: int = 0,
+        number: int = 0,
+        timeout_seconds: float | None = None,
     ) -> None:
+        """Prepare an episode.
+
+        Args:
+            policy: Plays it, and no other.
+            task: The question.
+            seed: Of the policy.
+            place: The task's among the tasks.
+            number: The episode's among those of its task.
+            timeout_seconds: How long `begin`, `act` and `reply` may take; None waits for ever.
+        """
         self.policy, self.task, self.seed = policy, task, seed
         self.place, self.number = place, number
-        """The task's place among the tasks, and the episode's number among those of its task."""
-        self.observation: Observation | None = None
+        self._play = _Play(policy, task, seed)
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def observation(self) -> Observation | None:
         """What the policy is to reply to; None once the episode is over."""
-        self.error: str | None = None
-        """What the policy or the decoder raised."""
-        self.seconds = 0.0
+        return self._play.observation
+
+    @property
+    def error(self) -> str | None:
+        """What the policy or the decoder raised, or what took too long."""
+        return self._play.error
+
+    @property
+    def seconds(self) -> float:
         """From the beginning to the end, waiting for others included."""
+        return self._play.seconds
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What has happened so far."""
+        return self._play.trajectory
+
+    def begin(self, config: SessionConfig, *, cache: ClipCache, backend: Backend = "auto") -> None:
+        """Open the video and show the first observation."""
+        play = self._play
+        self._limited(lambda: play.begin(config, cache, backend), "the video's first frames")
+
+    def act(self) -> None:
+        """Ask the policy, and carry out its reply."""
+        self._limited(self._play.act, "a reply of the policy and the frames it asked for")
+
+    def reply(self, text: object) -> None:
+        """Carry out what the policy returned."""
+        play = self._play
+        self._limited(lambda: play.reply(text), "the frames that a reply asked for")
+
+    def _limited(self, call: Callable[[], None], what: str) -> None:
+        """Do something, or end the episode as `ABANDONED`."""
+        if not ends_within(self._timeout_seconds, call):
+            error = f"{what} took longer than {self._timeout_seconds:g} s"
+            _logger.warning("task %s: %s", self.task.id, error)
+            # Another play in place of one that a thread may come back to.
+            self._play = self._play.abandoned(error)
+
+
+class _Play:
+    """What a thread works on."""
+
+    def __init__(self, policy: Policy, task: VideoTask, seed: int) -> None:
+        self.policy, self.task, self.seed = policy, task, seed
+        self.observation: Observation | None = None
+        self.error: str | None = None
+        self.seconds = 0.0
+        self._trajectory = Trajectory(task, (), EndReason.VIDEO_FAILED, 0.0)
+        self._is_abandoned = False
         self._session: VideoSession | None = None
         self._reader: VideoReader | None = None
         self._began = time.perf_counter()
 
     @property
     def trajectory(self) -> Trajectory:
-        """What has happened so far."""
-        if self._session is None:
-            return Trajectory(self.task, (), EndReason.VIDEO_FAILED, 0.0)
-        return self._session.trajectory
+        return self._trajectory if self._session is None else self._session.trajectory
 
-    def begin(self, config: SessionConfig, *, cache: ClipCache, backend: Backend = "auto") -> None:
-        """Open the video and show the first observation."""
-        self._began = time.perf_counter()
-        with self._failures():
+    def abandoned(self, error: str) -> _Play:
+        """This play as it stands, over, while a thread still works on the original."""
+        self._is_abandoned = True
+        copy = _Play(self.policy, self.task, self.seed)
+        copy._trajectory = replace(self.trajectory, end_reason=EndReason.ABANDONED)
+        copy.error, copy.seconds = error, time.perf_counter() - self._began
+        return copy
+
+    def begin(self, config: SessionConfig, cache: ClipCache, backend: Backend) -> None:
+        with self._video_errors():
             self._reader = open_video(self.task.video, backend, frame_fps=self.task.frame_fps)
             self._session = VideoSession(self.task, self._reader, config, cache=cache)
             self._show(self._session.start())
@@ -57,21 +131,21 @@ class OngoingEpisode:
                     self.policy.reveal(self.task)
 
     def act(self) -> None:
-        """Ask the policy, and carry out its reply."""
         reply = None
         with self._policy_errors():
             if self.observation is not None:
                 reply = self.policy.act(self.observation)
-        if self.observation is not None:
+        if self._is_abandoned:
+            self._end()
+        elif self.observation is not None:
             self.reply(reply)
 
     def reply(self, text: object) -> None:
-        """Carry out what the policy returned."""
         with self._policy_errors():
             if not isinstance(text, str):
                 raise TypeError(f"a policy returns text, got {type(text).__name__}")
         if self._session is not None and self.observation is not None and isinstance(text, str):
-            with self._failures():
+            with self._video_errors():
                 self._show(self._session.reply(text))
 
     @contextmanager
@@ -88,7 +162,7 @@ class OngoingEpisode:
             self._end()
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _video_errors(self) -> Iterator[None]:
         try:
             yield
         except VideoDecodeError as error:
@@ -98,7 +172,7 @@ class OngoingEpisode:
 
     def _show(self, observation: Observation | None) -> None:
         self.observation = observation
-        if self._session is None or self._session.end_reason is not None:
+        if self._is_abandoned or self._session is None or self._session.end_reason is not None:
             self._end()
 
     def _end(self) -> None:

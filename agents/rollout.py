@@ -45,6 +45,10 @@ class RolloutConfig:
     """Episodes under way at once, where the policy acts on many."""
     backend: Backend = "auto"
     """The video decoder."""
+    timeout_seconds: float | None = None
+    """How long it may take to open a video and show its first frames, and how long from a reply's
+    beginning to the frames that it asks for; where policies act together, their writing is not
+    counted. What hangs is left to its thread, and its episode is over. None waits for ever."""
 
     def __post_init__(self) -> None:
         if min(self.episodes_per_task, self.workers, self.batch_size) < 1:
@@ -53,6 +57,8 @@ class RolloutConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, got {self.seed}")
+        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
+            raise ConfigError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
 
 
 def rollout(
@@ -69,9 +75,9 @@ def rollout(
     """Play every task.
 
     An episode that fails is data: it ends as `POLICY_FAILED` or `VIDEO_FAILED` with the exception's
-    text, is scored like any other, and the rest go on. An exception of the reward or of
-    `make_policy` is the host's and ends the rollout. The outcome does not depend on the number of
-    workers, which may play ahead of the consumer.
+    text, or as `ABANDONED` if it hung, is scored like any other, and the rest go on. An exception
+    of the reward or of `make_policy` is the host's and ends the rollout. The outcome does not
+    depend on the number of workers, which may play ahead of the consumer.
 
     Args:
         make_policy: Called once per episode; a policy's class will do.
@@ -143,7 +149,14 @@ def play_episodes(
         policy = first if job == jobs[0] else make_policy()
         place, number = job
         seed = episode_seed(config.seed, place, number)
-        episode = OngoingEpisode(policy, tasks[place], seed=seed, place=place, number=number)
+        episode = OngoingEpisode(
+            policy,
+            tasks[place],
+            seed=seed,
+            place=place,
+            number=number,
+            timeout_seconds=config.timeout_seconds,
+        )
         episode.begin(rules, cache=clips, backend=config.backend)
         return episode
 

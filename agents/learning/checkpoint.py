@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-000100` with the model as `save_pretrained` writes it (`model/`, to
 be loaded by any name that takes a folder), the optimiser, other networks that learn, and where the
-run was. It is written under another name and renamed when all of it is on the disk.
+run was. It is written under another name and renamed when all of it is on the disk. What is to go
+is renamed before it is deleted: no half of a checkpoint ever bears the name of one.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def save_checkpoint(
         OSError: If the disk is full, say: earlier checkpoints are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for rubbish in folder.glob(f".{_PREFIX}*"):  # of a process that was killed
+        shutil.rmtree(rubbish, ignore_errors=True)
     draft = folder / f".{_PREFIX}{step:06d}-{uuid.uuid4().hex}"
     final = folder / f"{_PREFIX}{step:06d}"
     try:
@@ -57,7 +60,7 @@ def save_checkpoint(
         for path in (*draft.rglob("*"), draft):
             _sync(path)
         if final.exists():
-            shutil.rmtree(final)
+            _delete(final)
         draft.rename(final)
         _sync(folder)
     except BaseException as error:
@@ -66,13 +69,14 @@ def save_checkpoint(
             raise OSError(f"can't write {final}: {error}") from error
         raise
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        _delete(old)
     return final
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, the latest last."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    names = [path for path in folder.glob(f"{_PREFIX}*") if path.name[len(_PREFIX) :].isdecimal()]
+    return sorted(names, key=lambda path: int(path.name[len(_PREFIX) :]))
 
 
 def restore(learner: Learner, checkpoint: Path) -> int:
@@ -84,18 +88,27 @@ def restore(learner: Learner, checkpoint: Path) -> int:
     Raises:
         ConfigError: If the checkpoint is of another learner, or of a run of another length.
     """
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    if state["total_steps"] != learner.total_steps:
+    try:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        moments = load_file(checkpoint / "optimiser.safetensors")
+        networks = {name: load_file(checkpoint / f"{name}.safetensors") for name in learner.modules}
+    except FileNotFoundError as error:
         raise ConfigError(
-            f"{checkpoint} is of a run of {state['total_steps']} steps, this one has "
-            f"{learner.total_steps}: the schedule would be another. Start a new run from its model"
+            f"{checkpoint} is no checkpoint of this kind of learner: {error}"
+        ) from error
+    optimiser = learner.optimiser
+    lengths = {"total_steps": learner.total_steps, "optimiser_steps": optimiser.total_steps}
+    if any(state[name] != length for name, length in lengths.items()):
+        raise ConfigError(
+            f"{checkpoint} is of a run of {state['total_steps']} steps and "
+            f"{state['optimiser_steps']} of the optimiser, this one has {learner.total_steps} and "
+            f"{optimiser.total_steps}: the schedule would be another. "
+            "Start a new run from its model"
         )
-    moments = load_file(checkpoint / "optimiser.safetensors")
-    _load_moments(learner, moments, state["optimiser"])
-    learner.optimiser.schedule.load_state_dict(state["schedule"])
+    _load_moments(learner, checkpoint, moments, state["optimiser"])
     for name, module in learner.modules.items():
-        module.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
-    learner.drawn = state["drawn"]
+        module.load_state_dict(networks[name])
+    optimiser.steps_done, learner.drawn = int(state["optimiser_done"]), int(state["drawn"])
     return int(state["step"])
 
 
@@ -114,35 +127,36 @@ def _write(learner: Learner, draft: Path, step: int) -> None:
     state = {
         "step": step,
         "total_steps": learner.total_steps,
+        "optimiser_steps": learner.optimiser.total_steps,
+        "optimiser_done": learner.optimiser.steps_done,
         "drawn": learner.drawn,
         "optimiser": adamw["param_groups"],
-        "schedule": _plain(learner.optimiser.schedule.state_dict()),
     }
     (draft / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
-def _load_moments(learner: Learner, moments: dict[str, torch.Tensor], groups: Any) -> None:
+def _load_moments(
+    learner: Learner, checkpoint: Path, moments: dict[str, torch.Tensor], groups: Any
+) -> None:
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in moments.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
-    sizes = [entry["exp_avg"].shape for _, entry in sorted(state.items())]
-    shapes = [parameter.shape for parameter in learner.optimiser.parameters]
-    if state and sizes != shapes:
+    saved = [state[index]["exp_avg"].shape for index in sorted(state)]
+    wanted = [parameter.shape for parameter in learner.optimiser.parameters]
+    if saved not in ([], wanted):  # there is nothing before the first step
         raise ConfigError(
-            f"the checkpoint's optimiser is of {len(sizes)} parameters of other shapes than this "
-            f"model's {len(shapes)}"
+            f"{checkpoint} is of a learner of {len(saved)} parameters, this one has {len(wanted)} "
+            "or others: resume with the settings that it was started with"
         )
     learner.optimiser.adamw.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """What JSON can hold: the schedule's functions are made anew."""
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(value, int | float | list) and key != "lr_lambdas"
-    }
+def _delete(folder: Path) -> None:
+    """Take a checkpoint away at once, its files after that."""
+    gone = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A group whose rewards are all alike has no advantage to learn from. It is dropped, and another
 question takes its place, up to a limit. An episode that fails, because of its video or its policy,
-is played once more with another seed; if that fails too, its group is dropped and counted.
+or one that hangs, is played once more with another seed; if that fails too, its group is dropped
+and counted.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from agents.llm.hf_policy import HFPolicy
 from agents.ongoing import OngoingEpisode
 from agents.rollout import RolloutConfig, play_episodes
 from rewards.reward import Reward, RewardFunction
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, VideoSeekError
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import ClipCache
+
+
+class NothingPlayedError(VideoSeekError, RuntimeError):
+    """Every episode of a step failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +41,7 @@ class Experience:
     """Equal for the episodes of one question; differs between questions on all processes."""
     trajectory: Trajectory
     reward: Reward
+    """Nothing if the episode failed: a reward function need not know what that looks like."""
     seconds: float
     sample: Sample | None
     """None if the episode failed."""
@@ -83,10 +89,20 @@ class CollectorConfig:
     """Threads that decode."""
     batch_size: int = 64
     """Episodes that the model plays at once."""
+    timeout_seconds: float | None = 120.0
+    """An episode whose video takes longer to open, or whose reply takes longer to carry out, has
+    failed; None waits for ever."""
 
     def __post_init__(self) -> None:
         if min(self.questions, self.group_size, self.max_draws, self.workers, self.batch_size) < 1:
             raise ConfigError(f"every number of episodes must be at least 1, got {self}")
+        if self.drop_uninformative and self.group_size == 1:
+            raise ConfigError(
+                "rewards of a group of one are always alike: with drop_uninformative, group_size "
+                "must be at least 2"
+            )
+        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
+            raise ConfigError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
 
 
 class Collector:
@@ -135,6 +151,9 @@ class Collector:
         Args:
             step: Its number; together with the seed it decides every episode.
             first: How many questions earlier steps have drawn.
+
+        Raises:
+            NothingPlayedError: If every episode failed, on all processes.
         """
         found, kept, limit = Collected(), 0, self.config.max_draws * self.config.questions
         while kept < self.config.questions and found.drawn < limit:
@@ -143,6 +162,12 @@ class Collector:
             found.drawn += missing
             sound = sum(self._sort(group, found) for group in self._play(step, numbers, found))
             kept += sum(gather_object([sound]))
+        if not sum(gather_object([sum(one.error is None for one in found.all_played)])):
+            errors = gather_object([one.error for one in found.all_played])
+            raise NothingPlayedError(
+                f"each of {len(errors)} episodes of step {step} failed, the last one so: "
+                f"{errors[-1]}"
+            )
         return found
 
     def _play(self, step: int, numbers: range, found: Collected) -> Iterator[list[Experience]]:
@@ -159,6 +184,7 @@ class Collector:
                 seed=int(seed.generate_state(1)[0]),
                 workers=self.config.workers,
                 batch_size=self.config.batch_size,
+                timeout_seconds=self.config.timeout_seconds,
             )
             finish = partial(self._finish, first=numbers.start)
             for job, one in play_episodes(
@@ -184,7 +210,7 @@ class Collector:
         experience = Experience(
             group=first + episode.place,
             trajectory=trajectory,
-            reward=self._reward(trajectory),
+            reward=Reward(0.0) if error else self._reward(trajectory),
             seconds=episode.seconds,
             sample=None if error else Sample.of(policy.context, policy.clips),  # type: ignore[attr-defined]
             error=error,

@@ -46,8 +46,8 @@ class DemonstrationReader(Sequence[Sample]):
         """Render a trajectory, and decode its clips.
 
         Raises:
-            DatasetError: If its video can't be decoded, it has no reply, or a clip does not fit the
-                model's grid.
+            DatasetError: If its video can't be decoded, or is a shorter one than it was, if it has
+                no reply, or if a clip does not fit the model's grid.
         """
         trajectory = self._trajectories[index]
         task = trajectory.task
@@ -57,5 +57,7 @@ class DemonstrationReader(Sequence[Sample]):
             with closing(reader):
                 clips = [self._cache.load(clip.ref, reader) for clip in context.clips]
             return Sample.of(context, clips)
-        except (VideoDecodeError, ConfigError, OSError) as error:
-            raise DatasetError(f"trajectory {index}, task {task.id!r}: {error}") from error
+        except (VideoDecodeError, ConfigError, IndexError, OSError) as error:
+            raise DatasetError(
+                f"trajectory {index}, task {task.id!r}, video {task.video}: {error}"
+            ) from error

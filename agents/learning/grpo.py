@@ -16,19 +16,15 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from agents.learning.advantages import group_advantages, turn_advantages
-from agents.learning.collecting import Collected, Collector, Experience
-from agents.learning.episode_metrics import episode_metrics
+from agents.learning.collecting import Collector, Experience
+from agents.learning.episode_metrics import episode_metrics, speed_metrics
 from agents.learning.global_weights import global_weights
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Update
-from agents.learning.losses import (
-    PolicyStatistics,
-    policy_statistics,
-    policy_terms,
-)
+from agents.learning.losses import PolicyStatistics, policy_statistics, policy_terms
 from agents.learning.micro_batches import micro_batches
 from agents.learning.optimiser import Optimiser
 from agents.learning.reading import read
@@ -104,7 +100,8 @@ class GRPOLearner:
         """Play the episodes of a step and learn from them.
 
         Raises:
-            NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
+            NonFiniteLossError: If a loss or its gradient is not finite; earlier minibatches stay.
+            NothingPlayedError: If every episode failed.
         """
         started = time.perf_counter()
         self.model.network.eval()
@@ -113,72 +110,86 @@ class GRPOLearner:
         self.model.network.train()
         learned = self._learn(collected.experiences)
         self.drawn += collected.drawn
-        seconds = {"played": played - started, "learned": time.perf_counter() - played}
-        metrics = {**episode_metrics(collected), **learned, **_speed(collected, seconds)}
-        return Update(metrics, collected.all_played)
+        speed = speed_metrics(
+            collected,
+            rollout_seconds=played - started,
+            learning_seconds=time.perf_counter() - played,
+        )
+        return Update({**episode_metrics(collected), **learned, **speed}, collected.all_played)
 
     def _learn(self, experiences: Sequence[Experience]) -> dict[str, float]:
         """Minibatch after minibatch; each is one optimiser step on every process."""
-        groups = sorted({one.group for one in experiences})
+        groups = sorted(set(gather_object([one.group for one in experiences])))
         advantages = self._advantages(experiences)
-        norms, statistics = [], []
+        rate, norms = self.optimiser.learning_rate, list[float]()
+        statistics: list[PolicyStatistics] = []
         for part in range(self.config.minibatches):
             chosen = set(groups[part :: self.config.minibatches])
             indices = [i for i, one in enumerate(experiences) if one.group in chosen]
-            if not sum(gather_object([len(indices)])):
+            if not sum(gather_object([not _is_exceeded(experiences[i]) for i in indices])):
+                self.optimiser.skip()
                 continue
             statistics += self._accumulate(
                 [experiences[i] for i in indices], [advantages[i] for i in indices]
             )
             norms.append(self.optimiser.step())
-        metrics = _means(statistics)
+        metrics = _means(gather_object(statistics))
         if norms:
             metrics["grad_norm"] = float(np.mean(norms))
-        return metrics | {"learning_rate": self.optimiser.learning_rate}
+        return metrics | {"learning_rate": rate}
 
     def _accumulate(
         self, experiences: Sequence[Experience], advantages: Sequence[npt.NDArray[np.float32]]
     ) -> list[PolicyStatistics]:
         """Add up the gradients of a minibatch."""
         samples = [one.sample for one in experiences if one.sample is not None]
-        self.batch = samples
-        config = self.config
+        self.batch, config = samples, self.config
+        keep = [not _is_exceeded(one) for one in experiences]
         weights = global_weights(
             samples,
-            keep=[not _is_exceeded(one) for one in experiences],
+            keep=keep,
             normalise=config.normalise,
             constant=self._longest_reply if config.normalise == "constant" else None,
         )
-        old = [torch.from_numpy(sample.tokens["logprob"].copy()) for sample in samples]
-        statistics = []
-        for portion in micro_batches(samples, self.config.max_tokens):
-            with self.accelerator.autocast():
-                reading = read(
-                    self.model,
-                    [samples[i] for i in portion],
-                    scope=self._scope,
-                    share_prompts=self.config.share_prompts,
-                )
-                logprobs = read_out(
-                    self.model,
-                    reading.hidden,
-                    reading.batch,
-                    temperature=self.config.temperature,
-                )
-            old_logprobs = reading.cut([old[i] for i in portion])
-            kept = reading.cut([weights[i] for i in portion])
-            terms = policy_terms(
-                logprobs,
-                old_logprobs,
-                reading.cut([torch.from_numpy(advantages[i]) for i in portion]),
-                reading.batch.trained,
-                clip_low=self.config.clip_low,
-                clip_high=self.config.clip_high,
-                ratio=self.config.ratio,
+        # What carries no loss need not be read.
+        kept = [i for i, is_kept in enumerate(keep) if is_kept]
+        portions = micro_batches(
+            [samples[i] for i in kept], config.max_tokens, share_prompts=config.share_prompts
+        )
+        return [
+            self._backward(
+                [samples[kept[k]] for k in portion],
+                [torch.from_numpy(advantages[kept[k]]) for k in portion],
+                [weights[kept[k]] for k in portion],
             )
-            self.optimiser.backward((terms.terms * kept).sum())
-            statistics.append(policy_statistics(terms, logprobs, old_logprobs.nan_to_num(), kept))
-        return statistics
+            for portion in portions
+        ]
+
+    def _backward(
+        self, samples: Sequence[Sample], advantages: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> PolicyStatistics:
+        """Add the gradients of as many samples as are read at once."""
+        config = self.config
+        with self.accelerator.autocast():
+            reading = read(
+                self.model, samples, scope=self._scope, share_prompts=config.share_prompts
+            )
+            logprobs = read_out(
+                self.model, reading.hidden, reading.batch, temperature=config.temperature
+            )
+        old = reading.cut([torch.from_numpy(one.tokens["logprob"].copy()) for one in samples])
+        table = reading.cut(weights)
+        terms = policy_terms(
+            logprobs,
+            old,
+            reading.cut(advantages),
+            reading.batch.trained,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            ratio=config.ratio,
+        )
+        self.optimiser.backward((terms.terms * table).sum())
+        return policy_statistics(terms, logprobs.detach(), old.nan_to_num(), table)
 
     def _advantages(self, experiences: Sequence[Experience]) -> list[npt.NDArray[np.float32]]:
         """One number per token of each episode."""
@@ -202,6 +213,7 @@ class GRPOLearner:
             [self._turn_rewards(one) for one in experiences],
             groups,
             scale=self.config.scale,
+            over="return",  # the reward comes at the end: a late turn is compared with all episodes
             tolerance=tolerance,
         ).values
         return [
@@ -223,21 +235,15 @@ def _is_exceeded(one: Experience) -> bool:
 
 
 def _means(statistics: Sequence[PolicyStatistics]) -> dict[str, float]:
-    """Over all micro-batches' tokens."""
-    tokens = sum(part.tokens for part in statistics)
-    if not tokens:
-        return {}
-    names = ("clipped_low", "clipped_high", "approximate_kl", "mean_ratio")
-    return {
-        name: sum(getattr(part, name) * part.tokens for part in statistics) / tokens
-        for name in names
-    }
-
-
-def _speed(collected: Collected, seconds: Mapping[str, float]) -> dict[str, float]:
-    tokens = sum(len(one.sample.tokens) for one in collected.all_played if one.sample)
-    return {
-        "rollout_seconds": seconds["played"],
-        "learning_seconds": seconds["learned"],
-        "tokens_per_second": tokens / sum(seconds.values()),
-    }
+    """Over all tokens that were learned from; none if there were none."""
+    pooled = PolicyStatistics.pooled(statistics)
+    return (
+        {}
+        if not pooled.tokens
+        else {
+            "clipped_low": pooled.clipped_low,
+            "clipped_high": pooled.clipped_high,
+            "approximate_kl": pooled.approximate_kl,
+            "mean_ratio": pooled.mean_ratio,
+        }
+    )

@@ -76,6 +76,12 @@ class GRPOConfig:
                 "expected steps, minibatches and max_tokens of at least 1 and a temperature above "
                 f"0, got {self}"
             )
+        if not (0 < self.clip_low <= 1 and self.clip_high > 0):
+            raise ConfigError(f"expected clip_low in (0, 1] and clip_high above 0, got {self}")
+        if self.collector.group_size < 2:
+            raise ConfigError(
+                "an episode is compared with its group: group_size must be at least 2"
+            )
         if self.shaping is not None and not self.turn_credit:
             raise ConfigError("shaping moves credit between turns: it needs turn_credit")
 

@@ -19,9 +19,9 @@ class Update:
     """What one step did."""
 
     metrics: Mapping[str, float]
-    """Named numbers for the logs, of this process's share where they are sums of episodes."""
+    """Named numbers for the logs, of all processes together."""
     experiences: Sequence[Experience] = field(default_factory=tuple)
-    """Episodes that were played for it."""
+    """Episodes that this process played for it."""
 
 
 class Learner(Protocol):
@@ -42,5 +42,6 @@ class Learner(Protocol):
         """Do one step.
 
         Raises:
-            NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
+            NonFiniteLossError: If a loss or its gradient is not finite, on every process; the
+                optimiser step that it was for has changed nothing.
         """

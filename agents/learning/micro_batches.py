@@ -7,35 +7,45 @@ from collections.abc import Iterator, Sequence
 from agents.learning.sample import Sample
 
 
-def micro_batches(samples: Sequence[Sample], max_tokens: int) -> Iterator[list[int]]:
+def micro_batches(
+    samples: Sequence[Sample], max_tokens: int, *, share_prompts: bool = True
+) -> Iterator[list[int]]:
     """Cut samples into portions of at most `max_tokens` tokens, but of one sample at least.
 
-    A prompt counts once in a portion; padding does not count.
+    Tokens are those that `reading.read` computes: rows are padded to the longest, and padding costs
+    what a token costs. A shared prompt counts once in a portion. Samples of like length stand
+    together, so that little is padded.
 
     Args:
         samples: In any order.
         max_tokens: At least 1.
+        share_prompts: Whether they will be read so.
 
     Yields:
         Indices, each of them once.
     """
-    order: dict[object, list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for index, sample in enumerate(samples):
-        order.setdefault(sample.prompt_key, []).append(index)
+        groups.setdefault(sample.prompt_key if share_prompts else index, []).append(index)
+    for members in groups.values():
+        members.sort(key=lambda index: len(samples[index].tokens))
     portion: list[int] = []
-    prompts: set[object] = set()
-    tokens = 0
-    for key, members in order.items():
+    prompts, longest = 0, (0, 0)
+    for members in sorted(groups.values(), key=lambda group: len(samples[group[-1]].tokens)):
+        is_new_prompt = True
         for index in members:
-            sample = samples[index]
-            response = len(sample.tokens) - sample.prompt_tokens
-            cost = response + (0 if key in prompts else sample.prompt_tokens)
-            if portion and tokens + cost > max_tokens:
+            prompt, response = _lengths(samples[index])
+            grown = max(longest[0], prompt), max(longest[1], response)
+            cost = (prompts + is_new_prompt) * grown[0] + (len(portion) + 1) * grown[1]
+            if portion and cost > max_tokens:
                 yield portion
-                portion, prompts, tokens = [], set(), 0
-                cost = len(sample.tokens)
+                portion, prompts, is_new_prompt, grown = [], 0, True, (prompt, response)
             portion.append(index)
-            prompts.add(key)
-            tokens += cost
+            prompts, is_new_prompt, longest = prompts + is_new_prompt, False, grown
     if portion:
         yield portion
+
+
+def _lengths(sample: Sample) -> tuple[int, int]:
+    """Tokens before the first reply, and from there on."""
+    return sample.prompt_tokens, len(sample.tokens) - sample.prompt_tokens

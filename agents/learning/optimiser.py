@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Final, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
-from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 from videoseek_env.errors import ConfigError, VideoSeekError
+
+_REFUSED: Final = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP", "XLA")
+"""Ways to spread a model over processes that take the optimiser into their own hands."""
 
 
 class NonFiniteLossError(VideoSeekError, ArithmeticError):
@@ -31,13 +35,14 @@ class OptimiserConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: stay, or fall to zero along half a cosine."""
     warmup_share: float = 0.0
-    """Share of the steps in which the rate grows from zero, in [0, 1)."""
+    """Share of the steps in which the rate grows up to its peak, in [0, 1)."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     """Gradients longer than that are shortened to it."""
     train_vision: bool = True
-    """Whether the vision tower learns too; released models keep theirs frozen."""
+    """Whether the vision tower learns too; released models keep theirs frozen. If not, its
+    `requires_grad` is switched off, and stays so."""
 
     def __post_init__(self) -> None:
         if not (self.learning_rate > 0 and 0 <= self.warmup_share < 1 and self.max_grad_norm > 0):
@@ -46,12 +51,32 @@ class OptimiserConfig:
                 f"{self}"
             )
 
+    def rate(self, step: int, total_steps: int) -> float:
+        """The learning rate of a step; neither the first nor the last one is 0.
+
+        >>> config = OptimiserConfig(learning_rate=1.0, schedule="cosine", warmup_share=0.5)
+        >>> [round(config.rate(step, 4), 2) for step in range(4)]
+        [0.33, 0.67, 1.0, 0.5]
+
+        Args:
+            step: From 0.
+            total_steps: Of the run.
+        """
+        warmup = round(self.warmup_share * total_steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return self.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
 
 class Optimiser:
     """AdamW over the parameters of some modules, the same on every process.
 
     Losses are sums over the global batch, weighted so that no process needs to know the others'
-    share: gradients are added up over processes, not averaged.
+    share: gradients are added up over processes, not averaged. `step` and `skip` are for all
+    processes to call, as often and in the same order.
     """
 
     def __init__(
@@ -69,8 +94,16 @@ class Optimiser:
             config: Its settings.
             total_steps: Optimiser steps of the whole run, for the schedule.
             accelerator: Device, precision and processes.
+
+        Raises:
+            ConfigError: If the accelerator scales losses, or shares a model out among processes.
         """
-        self.config, self.accelerator = config, accelerator
+        _check(accelerator)
+        self.config, self.total_steps = config, total_steps
+        self.steps_done = 0
+        """Those that were skipped included."""
+        self._is_alone = accelerator.num_processes == 1
+        self._refused: list[float] = []
         if not config.train_vision:
             for module in modules.values():
                 for name, parameter in module.named_parameters():
@@ -82,32 +115,27 @@ class Optimiser:
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
+        if not self._is_alone:
+            for parameter in self.parameters:  # a new adapter begins differently on each process
+                broadcast(parameter.data)
         self.adamw = torch.optim.AdamW(
             self.parameters,
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        warmup = round(config.warmup_share * total_steps)
-        if config.schedule == "cosine":
-            self.schedule = get_cosine_schedule_with_warmup(self.adamw, warmup, total_steps)
-        else:
-            self.schedule = get_constant_schedule_with_warmup(self.adamw, warmup)
 
     @property
     def learning_rate(self) -> float:
         """Of the next step."""
-        return float(self.schedule.get_last_lr()[0])
+        return self.config.rate(self.steps_done, self.total_steps)
 
     def backward(self, loss: Tensor) -> None:
-        """Add a part of the loss.
-
-        Raises:
-            NonFiniteLossError: If it is NaN or infinite.
-        """
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteLossError(f"the loss is {loss.item()}")
-        self.accelerator.backward(loss)
+        """Add a part of the loss; `step` refuses one that is not finite, on all processes alike."""
+        if bool(torch.isfinite(loss)):
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self._refused.append(loss.item())
 
     def step(self) -> float:
         """Apply the gradients of all processes.
@@ -116,24 +144,42 @@ class Optimiser:
             Their norm before clipping.
 
         Raises:
-            NonFiniteLossError: If it is NaN or infinite; no parameter has changed.
+            NonFiniteLossError: If it or a loss is NaN or infinite; no parameter has changed.
         """
+        refused: list[float] = gather_object(self._refused)
         self._add_up()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
-        if not torch.isfinite(torch.tensor(norm)):
-            raise NonFiniteLossError(f"the gradient's norm is {norm}")
-        self.adamw.step()
-        self.schedule.step()
+        is_sound = not refused and math.isfinite(norm)
+        if is_sound:
+            for group in self.adamw.param_groups:
+                group["lr"] = self.learning_rate
+            self.adamw.step()
+            self.steps_done += 1
         self.adamw.zero_grad()
+        self._refused = []
+        if not is_sound:
+            what = f"the loss is {refused[0]}" if refused else f"the gradient's norm is {norm}"
+            raise NonFiniteLossError(what)
         return norm
 
+    def skip(self) -> None:
+        """Let a step go by in which there is nothing to learn: its part of the schedule is over."""
+        self.steps_done += 1
+
     def _add_up(self) -> None:
-        """Sum gradients over processes in one exchange; what a process has not touched counts 0."""
-        if self.accelerator.num_processes == 1:
-            return
-        parts = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self.parameters]
-        total: Any = self.accelerator.reduce(torch.cat([part.flatten() for part in parts]))
-        for parameter, part in zip(
-            self.parameters, torch.split(total, [p.numel() for p in self.parameters]), strict=True
-        ):
-            parameter.grad = part.view_as(parameter)
+        """Sum gradients over processes; what was not touched counts 0, on one process too."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if not self._is_alone:
+                torch.distributed.all_reduce(parameter.grad)
+
+
+def _check(accelerator: Accelerator) -> None:
+    if accelerator.mixed_precision == "fp16":
+        raise ConfigError('fp16 needs losses that are scaled: use mixed_precision "bf16" or "no"')
+    if accelerator.distributed_type.value in _REFUSED:
+        raise ConfigError(
+            f"every process needs the whole model, got {accelerator.distributed_type.value}: "
+            "launch with --multi_gpu or --cpu alone"
+        )

@@ -7,6 +7,7 @@ from written token to written token, over the observations between them as if th
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,16 +17,17 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from agents.learning.advantages import generalized_advantages, whiten
+from agents.learning.advantages import generalized_advantages
 from agents.learning.collecting import Collector, CollectorConfig, Experience
-from agents.learning.episode_metrics import episode_metrics
+from agents.learning.episode_metrics import episode_metrics, speed_metrics
 from agents.learning.global_weights import global_weights
 from agents.learning.learner import Update
 from agents.learning.losses import policy_terms, value_terms
 from agents.learning.micro_batches import micro_batches
 from agents.learning.optimiser import Optimiser, OptimiserConfig
-from agents.learning.reading import Reading, read
+from agents.learning.reading import read
 from agents.learning.sample import Sample
+from agents.learning.values import Targets, ValueHead, explained_variance, whitened
 from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
 from agents.llm.likelihood import read_out
@@ -81,35 +83,12 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.epochs, self.minibatches, self.max_tokens) < 1:
             raise ConfigError(f"steps, epochs, minibatches, max_tokens: at least 1, got {self}")
+        if not (0 < self.clip <= 1 and self.value_clip > 0):
+            raise ConfigError(f"expected clip in (0, 1] and value_clip above 0, got {self}")
         if not (self.temperature > 0 and 0 < self.gamma <= 1 and 0 <= self.lam <= 1):
             raise ConfigError(
                 f"expected temperature > 0, gamma in (0, 1] and lam in [0, 1], got {self}"
             )
-
-
-class ValueHead(nn.Module):
-    """What is still to be earned, from a hidden state; 0 everywhere before it has learned."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Values [B, L] of hidden states [B, L, width]: entry t is of the state before token t."""
-        values = self.linear(self.norm(hidden.float()))[..., 0]
-        return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], 1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Targets:
-    """What a sample's tokens are moved towards, float32 [L] each."""
-
-    old_values: Tensor
-    advantages: Tensor
-    returns: Tensor
 
 
 class PPOLearner:
@@ -159,8 +138,9 @@ class PPOLearner:
         """Play the episodes of a step and learn from them.
 
         Raises:
-            NonFiniteLossError: If the loss or its gradient is not finite; the optimiser steps of
+            NonFiniteLossError: If a loss or its gradient is not finite; the optimiser steps of
                 this update that came before stay.
+            NothingPlayedError: If every episode failed.
         """
         started = time.perf_counter()
         self.model.network.eval()
@@ -169,80 +149,89 @@ class PPOLearner:
         self.model.network.train()
         learned = self._learn(collected.experiences, step)
         self.drawn += collected.drawn
-        seconds = time.perf_counter() - started
-        tokens = sum(len(one.sample.tokens) for one in collected.all_played if one.sample)
-        speed = {
-            "rollout_seconds": played - started,
-            "learning_seconds": seconds - (played - started),
-            "tokens_per_second": tokens / seconds,
-        }
+        speed = speed_metrics(
+            collected,
+            rollout_seconds=played - started,
+            learning_seconds=time.perf_counter() - played,
+        )
         return Update({**episode_metrics(collected), **learned, **speed}, collected.all_played)
 
     def _learn(self, experiences: Sequence[Experience], step: int) -> dict[str, float]:
-        samples = [one.sample for one in experiences if one.sample is not None]
-        targets = self._targets(experiences, samples)
+        rate, samples = self.optimiser.learning_rate, [_sample(one) for one in experiences]
+        targets = self._targets(experiences)
+        white = whitened(targets, process=self.accelerator.process_index)
+        names = _names(experiences)
+        everyone = sorted(gather_object(names))
         rng = np.random.default_rng([self.config.seed, 2, step])
-        totals: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "grad_norm": []}
+        losses, norms = list[tuple[float, float]](), list[float]()
         for _ in range(self.config.epochs):
-            order = rng.permutation(len(samples))
+            order = rng.permutation(len(everyone))
             for part in range(self.config.minibatches):
-                chosen = order[part :: self.config.minibatches]
-                if not sum(gather_object([len(chosen)])):
+                chosen = {everyone[i] for i in order[part :: self.config.minibatches]}
+                if not chosen:
+                    self.optimiser.skip()
                     continue
-                losses = self._accumulate(
-                    [samples[i] for i in chosen], [targets[i] for i in chosen]
+                mine = [i for i, name in enumerate(names) if name in chosen]
+                losses.append(
+                    self._accumulate([samples[i] for i in mine], [white[i] for i in mine])
                 )
-                totals["policy_loss"].append(losses[0])
-                totals["value_loss"].append(losses[1])
-                totals["grad_norm"].append(self.optimiser.step())
-        metrics = {name: float(np.mean(values)) for name, values in totals.items() if values}
-        return metrics | {
-            "explained_variance": _explained_variance(targets, samples),
-            "learning_rate": self.optimiser.learning_rate,
-        }
+                norms.append(self.optimiser.step())
+        metrics = {"explained_variance": explained_variance(targets), "learning_rate": rate}
+        if norms:
+            shares = gather_object([np.mean(losses, axis=0)])
+            metrics["policy_loss"], metrics["value_loss"] = np.sum(shares, axis=0).tolist()
+            metrics["grad_norm"] = float(np.mean(norms))
+        return metrics
 
     def _accumulate(
-        self, samples: Sequence[Sample], targets: Sequence[_Targets]
+        self, samples: Sequence[Sample], targets: Sequence[Targets]
     ) -> tuple[float, float]:
-        """Add up the gradients of a minibatch; its two losses."""
+        """Add up the gradients of a minibatch; this process's share of its two losses."""
         self.batch = samples
         weights = global_weights(samples)
-        old = [torch.from_numpy(sample.tokens["logprob"].copy()) for sample in samples]
-        config, policy_loss, value_loss = self.config, 0.0, 0.0
-        for portion in micro_batches(samples, config.max_tokens):
-            with self.accelerator.autocast():
-                reading = read(self.model, [samples[i] for i in portion])
-                logprobs = read_out(
-                    self.model, reading.hidden, reading.batch, temperature=config.temperature
-                )
-            chosen = [targets[i] for i in portion]
-            kept = reading.cut([weights[i] for i in portion])
-            policy = policy_terms(
-                logprobs,
-                reading.cut([old[i] for i in portion]),
-                reading.cut([target.advantages for target in chosen]),
-                reading.batch.trained,
-                clip_low=config.clip,
-                clip_high=config.clip,
+        losses = np.zeros(2)
+        for portion in micro_batches(samples, self.config.max_tokens):
+            losses += self._backward(
+                [samples[i] for i in portion],
+                [targets[i] for i in portion],
+                [weights[i] for i in portion],
             )
-            value = value_terms(
-                self.value_head(reading.hidden),
-                reading.cut([target.old_values for target in chosen]),
-                reading.cut([target.returns for target in chosen]),
-                clip=config.value_clip,
+        return float(losses[0]), float(losses[1])
+
+    def _backward(
+        self, samples: Sequence[Sample], targets: Sequence[Targets], weights: Sequence[Tensor]
+    ) -> tuple[float, float]:
+        """Add the gradients of as many samples as are read at once."""
+        config = self.config
+        with self.accelerator.autocast():
+            reading = read(self.model, samples)
+            logprobs = read_out(
+                self.model, reading.hidden, reading.batch, temperature=config.temperature
             )
-            losses = (policy.terms * kept).sum(), (value * kept).sum()
-            self.optimiser.backward(losses[0] + config.value_weight * losses[1])
-            policy_loss += losses[0].item()
-            value_loss += losses[1].item()
-        return policy_loss, value_loss
+        table = reading.cut(weights)
+        policy = policy_terms(
+            logprobs,
+            reading.cut([torch.from_numpy(one.tokens["logprob"].copy()) for one in samples]),
+            reading.cut([target.advantages for target in targets]),
+            reading.batch.trained,
+            clip_low=config.clip,
+            clip_high=config.clip,
+        )
+        value = value_terms(
+            self.value_head(reading.hidden),
+            reading.cut([target.old_values for target in targets]),
+            reading.cut([target.returns for target in targets]),
+            clip=config.value_clip,
+        )
+        losses = (policy.terms * table).sum(), (value * table).sum()
+        self.optimiser.backward(losses[0] + config.value_weight * losses[1])
+        return losses[0].item(), losses[1].item()
 
     @torch.no_grad()
-    def _targets(
-        self, experiences: Sequence[Experience], samples: Sequence[Sample]
-    ) -> list[_Targets]:
+    def _targets(self, experiences: Sequence[Experience]) -> list[Targets]:
         """Values as they are before learning, advantages and returns."""
-        found: list[_Targets] = [_Targets(*[torch.zeros(0)] * 3)] * len(samples)
+        samples = [_sample(one) for one in experiences]
+        found: dict[int, Targets] = {}
         for portion in micro_batches(samples, self.config.max_tokens):
             with self.accelerator.autocast():
                 reading = read(self.model, [samples[i] for i in portion])
@@ -252,19 +241,18 @@ class PPOLearner:
                 values, rewards, reading.batch.trained, gamma=self.config.gamma, lam=self.config.lam
             )
             for row, i in enumerate(portion):
-                found[i] = _Targets(
+                found[i] = Targets(
+                    torch.from_numpy(samples[i].tokens["trained"].copy()),
                     *(
-                        _uncut(reading, row, part, samples[i])
+                        _uncut(part[row], reading.offsets[row], len(samples[i].tokens))
                         for part in (values, advantages, returns)
-                    )
+                    ),
                 )
-        return self._whitened(found, samples)
+        return [found[i] for i in range(len(samples))]
 
     def _token_rewards(self, one: Experience) -> Tensor:
         """The episode's reward at its last written token, shaping at the end of each turn."""
-        if one.sample is None:
-            raise ValueError("a failed episode has no tokens")
-        turns = one.sample.turn_of_tokens()
+        turns = _sample(one).turn_of_tokens()
         rewards = torch.zeros(len(turns))
         ends = [int(np.flatnonzero(turns == turn)[-1]) for turn in range(turns.max() + 1)]
         if self.config.shaping is not None:
@@ -273,43 +261,25 @@ class PPOLearner:
         rewards[ends[-1]] += one.reward.value
         return rewards
 
-    def _whitened(self, targets: Sequence[_Targets], samples: Sequence[Sample]) -> list[_Targets]:
-        """Advantages of mean 0 and deviation 1 over the written tokens of all processes."""
-        masks = [torch.from_numpy(sample.tokens["trained"].copy()) for sample in samples]
-        own = [t.advantages[mask] for t, mask in zip(targets, masks, strict=True)]
-        flat = torch.cat(own) if own else torch.zeros(0)
-        shares: list[Tensor] = gather_object([flat])
-        everyone = torch.cat(shares)
-        if not len(everyone):
-            return []
-        white = whiten(everyone[None], torch.ones(1, len(everyone), dtype=torch.bool))[0]
-        mine = torch.split(white, [len(share) for share in shares])[self.accelerator.process_index]
-        whitened = []
-        for target, mask, part in zip(
-            targets, masks, torch.split(mine, [len(a) for a in own]), strict=True
-        ):
-            advantages = torch.zeros_like(target.advantages)
-            advantages[mask] = part
-            whitened.append(_Targets(target.old_values, advantages, target.returns))
-        return whitened
+
+def _sample(one: Experience) -> Sample:
+    if one.sample is None:
+        raise ValueError(f"nothing is to be learned from an episode that failed: {one.error}")
+    return one.sample
 
 
-def _uncut(reading: Reading, row: int, table: Tensor, sample: Sample) -> Tensor:
-    """The numbers of one row, on all tokens of its sample."""
-    offset = reading.offsets[row]
-    whole = torch.zeros(len(sample.tokens))
-    whole[offset:] = table[row, : len(sample.tokens) - offset].cpu()
+def _names(experiences: Sequence[Experience]) -> list[tuple[int, int]]:
+    """Group and number within it of each episode: the same whichever process played it."""
+    numbers = Counter[int]()
+    names = []
+    for one in experiences:
+        names.append((one.group, numbers[one.group]))
+        numbers[one.group] += 1
+    return names
+
+
+def _uncut(row: Tensor, offset: int, length: int) -> Tensor:
+    """The numbers of a row that begins somewhere in a sample, on all tokens of it, on the host."""
+    whole = torch.zeros(length)
+    whole[offset:] = row[: length - offset].cpu()
     return whole
-
-
-def _explained_variance(targets: Sequence[_Targets], samples: Sequence[Sample]) -> float:
-    """1 - Var(returns - values) / Var(returns) over written tokens; 0 for constant values."""
-    if not samples:
-        return 0.0
-    masks = [torch.from_numpy(sample.tokens["trained"].copy()) for sample in samples]
-    returns = torch.cat([t.returns[mask] for t, mask in zip(targets, masks, strict=True)])
-    values = torch.cat([t.old_values[mask] for t, mask in zip(targets, masks, strict=True)])
-    spread = returns.var(correction=0)
-    if float(spread) == 0.0:
-        return 0.0
-    return float(1 - (returns - values).var(correction=0) / spread)

@@ -100,7 +100,7 @@ def run(
         for tracker in logs:
             tracker.finish()
     accelerator.wait_for_everyone()
-    return saved or config.checkpoints
+    return saved or latest_checkpoint(config.folder) or config.checkpoints
 
 
 def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> Update:
@@ -109,7 +109,8 @@ def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> 
     except NonFiniteLossError as error:
         path = save_batch(learner, config.folder / f"bad-batch-{step:06d}-{process}.npz")
         raise NonFiniteLossError(
-            f"step {step}: {error}. Nothing was changed; what it was to learn from is in {path}"
+            f"step {step}: {error}. The optimiser's step was not taken; what it was to learn from "
+            f"is in {path}. Checkpoints are as they were"
         ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -106,37 +107,29 @@ class SFTLearner:
         """Learn from one batch.
 
         Raises:
-            DatasetError: If hardly any trajectory can be read.
+            DatasetError: If no trajectory of the batch can be read.
             NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
         """
         started = time.perf_counter()
         self.model.network.train()
-        self.batch, skipped = self._next_samples()
-        scope = self._scope(step)
-        tokens = sum(gather_object([sum(sample.trained_tokens for sample in self.batch)]))
+        self.batch, counts = self._next_samples()
+        scope, rate = self._scope(step), self.optimiser.learning_rate
         sums = torch.zeros(len(_ROLES) + 1, 2)
         for portion in micro_batches(self.batch, self.config.max_tokens):
             with self.accelerator.autocast():
                 reading = read(self.model, [self.batch[i] for i in portion], scope=scope)
                 logprobs = read_out(self.model, reading.hidden, reading.batch)
-            self.optimiser.backward(-logprobs.sum() / tokens)
+            self.optimiser.backward(-logprobs.sum() / counts["trained"])
             sums += _sums_by_role(logprobs.detach(), reading.batch.role, reading.batch.trained)
         norm = self.optimiser.step()
-        total = self.accelerator.reduce(sums.to(self.accelerator.device)).cpu()
-        names = ("loss", *(f"loss/{role.name.lower()}" for role in _ROLES))
-        read_tokens = sum(len(sample.tokens) for sample in self.batch)
         return Update(
             {
-                **{
-                    name: float(-logprob / count)
-                    for name, (logprob, count) in zip(names, total, strict=True)
-                    if count
-                },
+                **_losses(sum(gather_object([sums]))),
                 "grad_norm": norm,
-                "learning_rate": self.optimiser.learning_rate,
+                "learning_rate": rate,
                 "decoupled": float(scope is not None),
-                "skipped": float(skipped),
-                "tokens_per_second": read_tokens / (time.perf_counter() - started),
+                "skipped": float(counts["skipped"]),
+                "tokens_per_second": counts["read"] / (time.perf_counter() - started),
             }
         )
 
@@ -146,24 +139,25 @@ class SFTLearner:
             return None
         return self.config.decoupling.draw_scope(np.random.default_rng([self.config.seed, 1, step]))
 
-    def _next_samples(self) -> tuple[list[Sample], int]:
-        """This process's share of the next batch, and how many trajectories could not be read."""
+    def _next_samples(self) -> tuple[list[Sample], Counter[str]]:
+        """This process's share of the next batch, and what all processes have of it together."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
-        samples: list[Sample] = []
-        skipped = 0
-        for place in range(process, self.config.batch_size, processes):
-            number = self.drawn + place
-            sample = self._read(number)
-            if sample is None:
-                skipped += 1
-            else:
-                samples.append(sample)
+        numbers = range(self.drawn + process, self.drawn + self.config.batch_size, processes)
+        samples = [sample for sample in map(self._read, numbers) if sample is not None]
         self.drawn += self.config.batch_size
-        if not sum(gather_object([len(samples)])):
+        own = {
+            "trained": sum(sample.trained_tokens for sample in samples),
+            "read": sum(len(sample.tokens) for sample in samples),
+            "skipped": len(numbers) - len(samples),
+        }
+        counts: Counter[str] = Counter()
+        for share in gather_object([own]):
+            counts.update(share)
+        if not counts["trained"]:
             raise DatasetError(
                 f"none of {self.config.batch_size} trajectories could be read; see the log"
             )
-        return samples, skipped
+        return samples, counts
 
     def _read(self, number: int) -> Sample | None:
         epoch, place = divmod(number, len(self._demonstrations))
@@ -183,6 +177,16 @@ class SFTLearner:
             )
             return None
         return sample
+
+
+def _losses(sums: Tensor) -> dict[str, float]:
+    """Means over tokens, of all and by role."""
+    names = ("loss", *(f"loss/{role.name.lower()}" for role in _ROLES))
+    return {
+        name: float(-logprob / count)
+        for name, (logprob, count) in zip(names, sums, strict=True)
+        if count
+    }
 
 
 def _sums_by_role(logprobs: Tensor, role: Tensor, trained: Tensor) -> Tensor:

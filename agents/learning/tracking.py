@@ -5,12 +5,12 @@ TensorBoard and wandb are driven by accelerate's own trackers.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 
 from videoseek_env.errors import MissingExtraError
@@ -40,8 +40,10 @@ class JsonLinesTracker:
         self._path = path
         if path.exists():
             lines = [line for _, line in read_jsonl(path) if line["step"] < resume_from]
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            path.write_text(text, encoding="utf-8")
+            draft = path.with_name(f".{path.name}")
+            draft.unlink(missing_ok=True)
+            append_jsonl(draft, lines)
+            draft.replace(path)  # at once: whoever kills us here loses no line
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Append a line."""
@@ -74,7 +76,7 @@ def make_trackers(
     folder.mkdir(parents=True, exist_ok=True)
     trackers: list[Tracker] = [JsonLinesTracker(folder / "log.jsonl", resume_from=resume_from)]
     if tensorboard:
-        trackers.append(_TensorBoard(folder, config))
+        trackers.append(_TensorBoard(folder, config, resume_from))
     if wandb_project is not None:
         trackers.append(_WandB(folder, wandb_project, config))
     return trackers
@@ -85,6 +87,7 @@ class _Accelerated:
 
     def __init__(self, tracker: Any, config: Mapping[str, Any]) -> None:
         self._tracker = tracker
+        PartialState()  # accelerate's trackers log, which needs it
         tracker.start()
         tracker.store_init_configuration(dict(config))
 
@@ -96,7 +99,7 @@ class _Accelerated:
 
 
 class _TensorBoard(_Accelerated):
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], resume_from: int) -> None:
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ModuleNotFoundError as error:
@@ -106,7 +109,9 @@ class _TensorBoard(_Accelerated):
             key: value if isinstance(value, int | float) else str(value)
             for key, value in config.items()
         }
-        super().__init__(TensorBoardTracker("tensorboard", logging_dir=folder), flat)
+        # Steps that will be done again are taken out of what is shown.
+        tracker = TensorBoardTracker("tensorboard", logging_dir=folder, purge_step=resume_from)
+        super().__init__(tracker, flat)
 
 
 class _WandB(_Accelerated):

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from agents.baselines import OraclePolicy, RandomPolicy
 from agents.episode import Episode, read_episodes
 from agents.rollout import RolloutConfig, rollout
 from rewards import Reward
+from tests.agents.hanging_video import hanging_frames
 from tests.sample_trajectories import answer_reply, crop_reply, make_task
 from tests.synthetic_video import write_video
 from videoseek_env.action import Crop
@@ -241,3 +244,71 @@ def test_another_reward_plugs_in(minute_video: Path) -> None:
 
     episodes = rollout(Fixed, make_tasks(minute_video, 1), session=TINY, reward=constant)
     assert next(episodes).reward == Reward(7.0)
+
+
+def test_a_policy_that_hangs_ends_its_own_episode_only(minute_video: Path) -> None:
+    forever = threading.Event()
+    made = iter(range(100))
+
+    class Hanging(Fixed):
+        def __init__(self) -> None:
+            self.hangs = next(made) == 1
+
+        def act(self, observation: Observation) -> str:
+            if self.hangs and observation.clip is not None and observation.clip.strategy == "fine":
+                forever.wait()
+            return super().act(observation)
+
+    config = RolloutConfig(workers=2, timeout_seconds=1.5)
+    episodes = list(rollout(Hanging, make_tasks(minute_video), config, session=TINY))
+    forever.set()
+    endings = [episode.trajectory.end_reason for episode in episodes]
+    assert endings.count(EndReason.ABANDONED) == 1 and endings.count(EndReason.ANSWERED) == 2
+    (hung,) = (episode for episode in episodes if episode.error)
+    assert hung.error == (
+        "a reply of the policy and the frames it asked for took longer than 1.5 s"
+    )
+    # The crop before is kept; what the policy wrote too late is not.
+    assert len(hung.trajectory.turns) == 1 and hung.reward.value == 0.0 and hung.seconds > 1.5
+
+
+def test_a_video_that_hangs_ends_its_own_episode_only(minute_video: Path, tmp_path: Path) -> None:
+    tasks = make_tasks(minute_video)
+    with hanging_frames(tmp_path / "frames") as folder:
+        tasks[1] = dataclasses.replace(tasks[1], video=str(folder), frame_fps=2.0)
+        episodes = list(rollout(Fixed, tasks, RolloutConfig(timeout_seconds=1.5), session=TINY))
+        assert episodes[1].trajectory.end_reason is EndReason.ABANDONED
+        assert episodes[1].error == "the video's first frames took longer than 1.5 s"
+        assert [episode.reward.value for episode in episodes] == [3.0, 0.0, 3.0]
+    # Set free, the thread closes what it holds and ends.
+    for thread in [thread for thread in threading.enumerate() if thread.name == "timed"]:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_what_hangs_does_not_keep_the_interpreter_from_ending(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from agents.rollout import RolloutConfig, rollout
+from tests.agents.test_rollout import TINY, Fixed, make_tasks
+from pathlib import Path
+
+class Sleeper(Fixed):
+    def act(self, observation):
+        time.sleep(600)
+
+config = RolloutConfig(timeout_seconds=0.5)
+(episode,) = rollout(Sleeper, make_tasks(Path(sys.argv[1]), 1), config, session=TINY)
+print(episode.trajectory.end_reason)
+"""
+    video = write_video(tmp_path / "short.mp4", 50, fps=5)
+    done = subprocess.run(
+        [sys.executable, "-c", script, video], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "abandoned\n"), done.stderr
+
+
+@pytest.mark.parametrize("timeout_seconds", [0.0, -1.0, float("nan")])
+def test_a_time_limit_is_above_zero(timeout_seconds: float) -> None:
+    with pytest.raises(ValueError, match="timeout_seconds must be above 0"):
+        RolloutConfig(timeout_seconds=timeout_seconds)

@@ -1,0 +1,213 @@
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.learning.collecting import Collected, Collector, CollectorConfig, NothingPlayedError
+from agents.learning.episode_metrics import episode_metrics
+from agents.llm.generation import Sampling
+from agents.llm.hf_policy import HFPolicy
+from agents.llm.model import VisionLanguageModel
+from rewards import Reward
+from tests.agents.hanging_video import hanging_frames
+from tests.agents.learning.learners import SHORT, constant, fresh_model, make_tasks, vowels
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import Observation
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import EndReason, Trajectory
+from videoseek_env.video import ClipCache
+
+MODEL = fresh_model()
+
+
+class Fragile(HFPolicy):
+    """Fails where its question says so, as often as told."""
+
+    words = "nowhere"
+    left = 0
+
+    def act_together(
+        self, policies: Sequence[Any], observations: Sequence[Observation]
+    ) -> list[str]:
+        is_met = any(self.words in observation.text for observation in observations)
+        if is_met and type(self).left > 0:
+            type(self).left -= len(observations) == 1
+            raise RuntimeError("out of luck")
+        return super().act_together(policies, observations)
+
+
+def collector(
+    tasks: Sequence[VideoTask], policy: Any = HFPolicy, **options: Any
+) -> tuple[Collector, VisionLanguageModel]:
+    fields = {"questions": 2, "group_size": 2, "batch_size": 8}
+    places = {
+        name: options.pop(name) for name in ("process", "processes", "seed") if name in options
+    }
+    reward = options.pop("reward", vowels)
+    found = Collector(
+        lambda: policy(MODEL, sampling=Sampling(max_tokens=9)),
+        tasks,
+        CollectorConfig(**{**fields, **options}),
+        session=MODEL.counting(SHORT),
+        reward=reward,
+        cache=ClipCache(2**24),
+        **places,
+    )
+    return found, MODEL
+
+
+def questions(found: Collected) -> list[str]:
+    return [one.trajectory.task.id for one in found.all_played]
+
+
+def test_every_question_is_played_once_before_any_is_played_again(minute_video: Path) -> None:
+    player, _ = collector(make_tasks(minute_video, 3), questions=4, group_size=1,
+                          drop_uninformative=False)  # fmt: skip
+    first = player.collect(0, 0)
+    second = player.collect(1, first.drawn)
+    order = questions(first) + questions(second)
+    assert sorted(order[:3]) == sorted(order[3:6]) == ["task-0", "task-1", "task-2"]
+    assert first.drawn == second.drawn == 4
+    assert order[:3] != order[3:6] or order[3:6] != order[6:8] + order[:1]
+
+
+def test_a_step_is_played_the_same_again(minute_video: Path) -> None:
+    tasks = make_tasks(minute_video)
+
+    def play(step: int, seed: int = 0) -> list[Trajectory]:
+        player, _ = collector(tasks, seed=seed)
+        return [one.trajectory for one in player.collect(step, 2 * step).all_played]
+
+    assert play(1) == play(1)
+    assert play(1) != play(1, seed=1) and play(1) != play(2)
+
+
+def test_groups_without_a_difference_are_replaced_by_other_questions(minute_video: Path) -> None:
+    tasks = make_tasks(minute_video, 6)
+    scores = iter(range(1000))
+
+    def reward(trajectory: Trajectory) -> Reward:
+        alike = trajectory.task.id in ("task-0", "task-1", "task-2", "task-3")
+        return Reward(1.0 if alike else float(next(scores)))
+
+    player, _ = collector(tasks, reward=reward)
+    found = player.collect(0, 0)
+    # The two that differ are drawn among the first six.
+    assert len({one.group for one in found.experiences}) == 2
+    assert {one.trajectory.task.id for one in found.experiences} == {"task-4", "task-5"}
+    assert found.drawn == 2 + found.uninformative_groups <= 6
+    assert len(found.all_played) == 2 * found.drawn
+
+
+def test_replacements_end_at_the_limit(minute_video: Path) -> None:
+    player, _ = collector(make_tasks(minute_video), reward=constant, max_draws=2)
+    found = player.collect(0, 0)
+    assert found.drawn == found.uninformative_groups == 4 and found.experiences == []
+
+
+def test_a_difference_below_the_tolerance_is_none(minute_video: Path) -> None:
+    scores = iter(range(1000))
+
+    def reward(trajectory: Trajectory) -> Reward:
+        return Reward(1e-6 * next(scores))
+
+    player, _ = collector(make_tasks(minute_video), reward=reward, max_draws=1)
+    assert player.collect(0, 0).uninformative_groups == 2
+
+
+def test_an_episode_that_fails_once_is_played_again_with_another_seed(minute_video: Path) -> None:
+    Fragile.words, Fragile.left = "red", 1
+    tasks = make_tasks(minute_video, 2)
+    player, _ = collector(tasks, Fragile)
+    found = player.collect(0, 0)
+    assert found.failures == {"policy_failed": 1} and found.failed_groups == 0
+    assert len(found.experiences) == 4 and all(one.sample for one in found.experiences)
+
+
+def test_an_episode_that_fails_twice_costs_its_group_and_is_counted(minute_video: Path) -> None:
+    Fragile.words, Fragile.left = "red", 1000
+    player, _ = collector(make_tasks(minute_video, 2), Fragile, max_draws=1)
+    found = player.collect(0, 0)
+    # Two episodes about something red, twice each.
+    assert found.failures == {"policy_failed": 4} and found.failed_groups == 1
+    assert {one.trajectory.task.id for one in found.experiences} == {"task-1"}
+    failed = [one for one in found.all_played if one.error]
+    assert {one.error for one in failed} == {"RuntimeError: out of luck"}
+    assert {one.reward.value for one in failed} == {0.0}
+    metrics = episode_metrics(found)
+    assert metrics["failed/policy_failed"] == 4 and metrics["end/reply_cut"] == 1.0
+
+
+def test_a_reward_is_not_asked_about_episodes_that_failed(minute_video: Path) -> None:
+    Fragile.words, Fragile.left = "red", 1000
+    asked: list[EndReason | None] = []
+
+    def reward(trajectory: Trajectory) -> Reward:
+        asked.append(trajectory.end_reason)
+        return vowels(trajectory)
+
+    collector(make_tasks(minute_video, 2), Fragile, reward=reward)[0].collect(0, 0)
+    assert asked and EndReason.POLICY_FAILED not in asked
+
+
+def test_a_step_in_which_everything_fails_ends_the_run(minute_video: Path, tmp_path: Path) -> None:
+    gone = [
+        dataclasses.replace(task, video=str(tmp_path / "gone.mp4"))
+        for task in make_tasks(minute_video)
+    ]
+    player, _ = collector(gone, max_draws=1)
+    with pytest.raises(NothingPlayedError, match=r"each of 4 episodes of step 7 failed.*gone\.mp4"):
+        player.collect(7, 0)
+
+
+def test_a_video_that_hangs_costs_its_group_and_the_step_goes_on(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    tasks = make_tasks(minute_video, 2)
+    with hanging_frames(tmp_path / "frames") as folder:
+        tasks[0] = dataclasses.replace(tasks[0], video=str(folder), frame_fps=2.0)
+        player, _ = collector(tasks, timeout_seconds=2.0, max_draws=1)
+        found = player.collect(0, 0)
+    # Two episodes, played twice.
+    assert found.failures == {"abandoned": 4} and found.failed_groups == 1
+    assert {one.trajectory.task.id for one in found.experiences} == {"task-1"}
+    assert {one.error for one in found.all_played if one.error} == {
+        "the video's first frames took longer than 2 s"
+    }
+
+
+def test_two_processes_share_the_questions_of_one(minute_video: Path) -> None:
+    tasks = make_tasks(minute_video)
+
+    def played(process: int, processes: int) -> dict[int, list[str]]:
+        player, _ = collector(
+            tasks, process=process, processes=processes, drop_uninformative=False, max_draws=1
+        )
+        groups: dict[int, list[str]] = {}
+        for one in player.collect(0, 0).all_played:
+            groups.setdefault(one.group, []).append(one.trajectory.turns[-1].reply)
+        return groups
+
+    # Alone, each is content with its own half only at the limit of draws; here that is one draw.
+    assert played(0, 2) | played(1, 2) == played(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"questions": 0}, "at least 1"),
+        ({"workers": 0}, "at least 1"),
+        ({"group_size": 1}, "group_size must be at least 2"),
+        ({"timeout_seconds": 0.0}, "timeout_seconds must be above 0"),
+    ],
+)
+def test_impossible_numbers_are_refused(fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        CollectorConfig(**fields)
+
+
+def test_there_has_to_be_something_to_play() -> None:
+    with pytest.raises(ConfigError, match="there are no tasks"):
+        collector([])

@@ -1,0 +1,320 @@
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.learning.collecting import CollectorConfig, Experience
+from agents.learning.grpo_config import VARIANTS, GRPOConfig
+from agents.learning.optimiser import NonFiniteLossError, OptimiserConfig
+from agents.llm.batch import TokenBatch
+from agents.llm.likelihood import log_probabilities
+from agents.llm.model import VisionLanguageModel
+from rewards import Reward, TrajectoryGuidedReward
+from rewards.credit import CoverageShaping
+from tests.agents.learning.learners import (
+    ANSWER,
+    COLLECTOR,
+    CROP,
+    LONG,
+    WRONG,
+    are_equal,
+    constant,
+    fresh_model,
+    gradients_of,
+    grpo,
+    largest_difference,
+    make_tasks,
+    parameters,
+    script,
+)
+from videoseek_env.errors import ConfigError
+from videoseek_env.trajectory import EndReason, Trajectory
+
+
+def by_group(experiences: Any) -> dict[int, list[Experience]]:
+    """Groups whose rewards differ."""
+    groups = defaultdict(list)
+    for one in experiences:
+        groups[one.group].append(one)
+    return {
+        group: members
+        for group, members in groups.items()
+        if len({m.reward.value for m in members}) > 1
+    }
+
+
+def log_ratio(model: VisionLanguageModel, one: Experience) -> torch.Tensor:
+    """Of the tokens of one episode, read alone."""
+    sample = one.sample
+    assert sample is not None
+    batch = TokenBatch.stack([sample.tokens], pad_id=0)
+    logprobs = log_probabilities(model, batch, model.encode(list(sample.clips)))
+    trained = torch.from_numpy(sample.tokens["trained"].copy())
+    return logprobs[0][trained] - torch.from_numpy(sample.tokens["logprob"].copy())[trained]
+
+
+def is_exceeded(one: Experience) -> bool:
+    reason = one.trajectory.end_reason
+    return reason is not None and reason.is_exceeded
+
+
+def plain_gradients(model: VisionLanguageModel, experiences: Any) -> list[torch.Tensor]:
+    """DAPO from its equations: episode by episode, no batches, no sharing."""
+    model.network.zero_grad()
+    groups = by_group(experiences)
+    kept = [one for members in groups.values() for one in members if not is_exceeded(one)]
+    tokens = sum(one.sample.trained_tokens for one in kept if one.sample)
+    for members in groups.values():
+        rewards = torch.tensor([one.reward.value for one in members], dtype=torch.float64)
+        for one, reward in zip(members, rewards, strict=True):
+            if is_exceeded(one):
+                continue
+            advantage = float((reward - rewards.mean()) / (rewards.std() + 1e-6))
+            ratio = log_ratio(model, one).exp()
+            terms = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.3) * advantage)
+            (-terms.sum() / tokens).backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.network.parameters()]
+    return [gradient.clone() for gradient in found]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "share_prompts"), [(100_000, True), (100_000, False), (300, True), (1, False)]
+)
+def test_the_gradient_is_that_of_the_equations_however_it_is_computed(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch, max_tokens: int, share_prompts: bool
+) -> None:
+    script(monkeypatch, CROP, CROP, ANSWER, WRONG)
+    learner = grpo(
+        minute_video,
+        session=LONG,
+        reward=TrajectoryGuidedReward(),
+        collector=CollectorConfig(questions=2, group_size=6),
+        max_tokens=max_tokens,
+        share_prompts=share_prompts,
+    )
+    found = gradients_of(monkeypatch, learner)
+    update = learner.update(0)
+    ends = {str(one.trajectory.end_reason) for one in update.experiences}
+    assert ends == {"answered", "turns_exhausted"}  # two crops, and no answer
+    expected = plain_gradients(learner.model, update.experiences)
+    scale = max(float(gradient.abs().max()) for gradient in expected)
+    assert scale > 1e-3
+    assert largest_difference(found[0], expected) < 1e-5 * max(1.0, scale)
+
+
+def test_an_exceeded_episode_counts_in_its_group_and_carries_no_loss(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, CROP, ANSWER)
+
+    def reward(trajectory: Trajectory) -> Reward:
+        return Reward(5.0 if trajectory.end_reason is EndReason.TURNS_EXHAUSTED else 1.0)
+
+    session = dataclasses.replace(LONG, max_turns=1)
+    collector = CollectorConfig(questions=1, group_size=6)
+    learner = grpo(minute_video, session=session, reward=reward, collector=collector)
+    found = gradients_of(monkeypatch, learner)
+    update = learner.update(0)
+    # All answers earned the same: only beside the exceeded ones are they worse than the mean.
+    assert 0 < update.metrics["end/turns_exhausted"] < 1
+    assert max(float(gradient.abs().max()) for gradient in found[0]) > 1e-3
+    assert largest_difference(found[0], plain_gradients(learner.model, update.experiences)) < 1e-5
+
+
+def test_a_batch_of_exceeded_episodes_changes_nothing(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, CROP)
+    drawn = iter(range(100))
+    learner = grpo(minute_video, session=LONG, reward=lambda trajectory: Reward(next(drawn)))
+    before = parameters(learner.model.network)
+    metrics = learner.update(0).metrics
+    assert metrics["end/turns_exhausted"] == 1.0 and "grad_norm" not in metrics
+    assert are_equal(before, parameters(learner.model.network))
+
+
+def test_groups_of_equal_rewards_are_replaced_up_to_the_limit_and_teach_nothing(
+    minute_video: Path,
+) -> None:
+    collector = CollectorConfig(questions=2, group_size=2, max_draws=3)
+    learner = grpo(minute_video, reward=constant, collector=collector)
+    before = parameters(learner.model.network)
+    rate = learner.optimiser.learning_rate
+    update = learner.update(0)
+    # 3 x 2 questions of 2 episodes.
+    assert update.metrics["questions"] == update.metrics["uninformative_groups"] == 6
+    assert len(update.experiences) == 12 and learner.drawn == 6
+    assert are_equal(before, parameters(learner.model.network))
+    assert learner.optimiser.steps_done == 1 and update.metrics["learning_rate"] == rate
+
+
+def test_equal_rewards_that_are_kept_give_advantages_of_zero(minute_video: Path) -> None:
+    collector = CollectorConfig(questions=2, group_size=2, drop_uninformative=False)
+    learner = grpo(minute_video, reward=constant, collector=collector)
+    before = parameters(learner.model.network)
+    update = learner.update(0)
+    assert update.metrics["grad_norm"] == 0.0 and update.metrics["uninformative_groups"] == 0
+    assert all(np.isfinite(value) for value in update.metrics.values())
+    assert are_equal(before, parameters(learner.model.network))
+
+
+def test_a_broken_video_costs_its_group_and_the_step_goes_on(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(minute_video.read_bytes()[:2000])
+    tasks = make_tasks(minute_video)
+    tasks[1] = dataclasses.replace(tasks[1], video=str(broken))
+    learner = grpo(
+        minute_video, tasks=tasks, collector=CollectorConfig(questions=4, group_size=3, max_draws=1)
+    )
+    before = parameters(learner.model.network)
+    update = learner.update(0)
+    # Three episodes of the broken video, each played twice.
+    assert update.metrics["failed/video_failed"] == 6 and update.metrics["failed_groups"] == 1
+    assert sum(one.error is not None for one in update.experiences) == 3
+    assert not are_equal(before, parameters(learner.model.network))
+
+
+def run_variant(minute_video: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Any:
+    learner = grpo(
+        minute_video,
+        session=LONG,
+        reward=TrajectoryGuidedReward(),
+        collector=CollectorConfig(questions=2, group_size=6),
+        **fields,
+    )
+    found = gradients_of(monkeypatch, learner)
+    learner.update(0)
+    return found[0]
+
+
+def test_every_published_variant_learns_in_its_own_way(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        **{name: dict(fields) for name, fields in VARIANTS.items()},
+        "turns": {"turn_credit": True},
+        "shaped": {"turn_credit": True, "shaping": CoverageShaping()},
+        "decoupled": {"task_decoupling": True},
+    }
+    found = {}
+    for name, fields in settings.items():
+        script(monkeypatch, CROP, CROP, ANSWER, WRONG)
+        found[name] = run_variant(minute_video, monkeypatch, **fields)
+    names = list(found)
+    for i, one in enumerate(names):
+        assert all(bool(gradient.isfinite().all()) for gradient in found[one])
+        for other in names[:i]:
+            assert largest_difference(found[one], found[other]) > 1e-6, (one, other)
+
+
+def test_credit_by_turns_punishes_what_came_after_a_good_turn(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, CROP, ANSWER)
+    learner = grpo(
+        minute_video,
+        session=LONG,
+        reward=constant,
+        collector=CollectorConfig(questions=1, group_size=6, drop_uninformative=False),
+        turn_credit=True,
+        scale="none",
+        shaping=CoverageShaping(),
+    )
+    found = gradients_of(monkeypatch, learner)
+    update = learner.update(0)
+    turns = {len(one.trajectory.turns) for one in update.experiences}
+    # Whole episodes earn the same, since shaping cancels; turns do not.
+    assert len(turns) > 1 and update.metrics["reward_std"] == 0.0
+    assert max(float(gradient.abs().max()) for gradient in found[0]) > 1e-4
+
+
+def test_minibatches_hold_whole_groups_and_take_a_step_each(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = grpo(minute_video, minibatches=3)
+    found = gradients_of(monkeypatch, learner)
+    learner.update(0)
+    # Two groups, one in each of the first two; there is none for the third, which passes.
+    assert len(found) == 2 and learner.optimiser.steps_done == 1
+    assert learner.optimiser.total_steps == 18
+    one = grpo(minute_video, minibatches=1)
+    together = gradients_of(monkeypatch, one)
+    update = one.update(0)
+    tokens = defaultdict(int)
+    for member in update.experiences:
+        if member.sample and member.group in by_group(update.experiences):
+            tokens[member.group] += member.sample.trained_tokens
+    first, second = (tokens[group] / sum(tokens.values()) for group in sorted(tokens))
+    # The parts are means over their own tokens.
+    mixed = [first * a + second * b for a, b in zip(found[0], found[1], strict=True)]
+    assert largest_difference(mixed, together[0]) < 1e-5
+
+
+def test_it_learns(minute_video: Path) -> None:
+    learner = grpo(
+        minute_video,
+        steps=12,
+        collector=CollectorConfig(questions=2, group_size=8),
+        optimiser=OptimiserConfig(learning_rate=1e-2),
+    )
+    rewards = [learner.update(step).metrics["reward"] for step in range(12)]
+    assert np.mean(rewards[-3:]) > 1.6 * np.mean(rewards[:3])
+
+
+def test_what_was_written_is_as_likely_to_the_learner_as_to_the_player(minute_video: Path) -> None:
+    metrics = grpo(minute_video, temperature=0.7).update(0).metrics
+    assert metrics["mean_ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert metrics["approximate_kl"] < 1e-6
+    assert metrics["clipped_low"] == metrics["clipped_high"] == 0.0
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch, minibatches: int
+) -> None:
+    learner = grpo(minute_video, minibatches=minibatches)
+    before = parameters(learner.model.network)
+    backward = learner.optimiser.backward
+    monkeypatch.setattr(learner.optimiser, "backward", lambda loss: backward(loss * np.nan))
+    with pytest.raises(NonFiniteLossError, match="the loss is nan"):
+        learner.update(0)
+    assert are_equal(before, parameters(learner.model.network))
+    assert all(parameter.grad is None for parameter in learner.optimiser.parameters)
+    assert learner.optimiser.steps_done == 0 and learner.drawn == 0 and learner.batch
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"temperature": 0.0}, "temperature above 0"),
+        ({"clip_low": 0.0}, "clip_low in"),
+        ({"shaping": CoverageShaping()}, "needs turn_credit"),
+        ({"collector": dataclasses.replace(COLLECTOR, group_size=1, drop_uninformative=False)},
+         "group_size must be at least 2"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_teach_are_refused(fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        GRPOConfig(**fields)
+
+
+def test_variants_go_by_name() -> None:
+    assert GRPOConfig().as_variant("gspo").ratio == "sequence"
+    assert GRPOConfig().as_variant("dapo") == GRPOConfig()
+    with pytest.raises(ConfigError, match="variant must be one of dapo, grpo, dr_grpo, gspo"):
+        GRPOConfig().as_variant("ppo")
+
+
+def test_an_episode_is_decided_by_seed_and_step_alone(minute_video: Path) -> None:
+    def replies(seed: int, model_seed: int = 0) -> list[str]:
+        learner = grpo(minute_video, fresh_model(seed=model_seed), seed=seed)
+        return [one.trajectory.turns[-1].reply for one in learner.update(0).experiences]
+
+    assert replies(1) == replies(1) != replies(2)

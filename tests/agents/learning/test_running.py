@@ -1,0 +1,180 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from agents.learning.learner import Update
+from agents.learning.optimiser import NonFiniteLossError
+from agents.learning.running import RunConfig, latest_checkpoint, run, save_batch
+from agents.llm.context import TOKEN
+from agents.llm.model import VisionLanguageModel
+from tests.agents.learning import training_script
+from tests.agents.learning.learners import are_equal, fresh_model, grpo, parameters, poison, sft
+from tests.agents.learning.test_checkpoint import files_at_most, names
+from tests.agents.learning.training_script import go_on
+from videoseek_env.errors import ConfigError
+from videoseek_env.trajectory import read_jsonl
+from videoseek_env.video.clip import ClipRef
+
+
+def steps_of(log: Path) -> list[int]:
+    return [line["step"] for _, line in read_jsonl(log)]
+
+
+def start(kind: str, video: Path, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, training_script.__file__, "resume", kind, video, folder],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    with start("ppo", minute_video, killed) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "2\n":
+                os.kill(process.pid, signal.SIGKILL)  # saving, most likely
+                break
+    assert process.returncode == -signal.SIGKILL
+    saved = latest_checkpoint(killed)
+    assert saved is not None and saved.name in ("step-000002", "step-000003")
+    go_on("ppo", minute_video, killed)
+    learner = go_on("ppo", minute_video, whole)
+    for folder in (killed, whole):
+        assert steps_of(folder / "log.jsonl") == [0, 1, 2, 3, 4, 5]
+        assert names(folder / "checkpoints") == ["step-000004", "step-000005", "step-000006"]
+    for name in ("model/model.safetensors", "optimiser.safetensors", "value_head.safetensors"):
+        one, other = (
+            (folder / "checkpoints" / "step-000006" / name).read_bytes()
+            for folder in (killed, whole)
+        )
+        assert one == other, name
+    model = VisionLanguageModel.from_pretrained(whole / "checkpoints" / "step-000006" / "model")
+    assert are_equal(parameters(model.network), parameters(learner.model.network))
+
+
+class Notes:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int | None] = []
+        self.is_finished = False
+
+    def log(self, values: Any, step: int | None = None) -> None:
+        self.steps.append(step)
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+def test_a_run_logs_shows_and_saves(minute_video: Path, tmp_path: Path) -> None:
+    notes, shown = Notes(), list[tuple[int, Update]]()
+    last = run(
+        sft(minute_video, steps=5),
+        RunConfig(folder=tmp_path, save_every=2, keep=2),
+        accelerator=Accelerator(cpu=True),
+        trackers=lambda done: [notes],
+        show=lambda step, update: shown.append((step, update)),
+    )
+    assert notes.steps == [step for step, _ in shown] == [0, 1, 2, 3, 4] and notes.is_finished
+    # After 2, 4, and at the end; two are kept.
+    assert names(tmp_path / "checkpoints") == ["step-000004", "step-000005"]
+    assert last == latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000005"
+    again = run(
+        sft(minute_video, steps=5),
+        RunConfig(folder=tmp_path),
+        accelerator=Accelerator(cpu=True),
+        checkpoint=last,
+    )
+    assert again == last  # there was nothing left to do
+
+
+def test_a_save_that_fails_in_the_middle_is_made_up_for_by_the_next(
+    minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(step: int, update: Update) -> None:
+        """The disk is full after the first save, and has room again for the last."""
+        limit.__enter__() if step == 1 else limit.__exit__(None, None, None) if step == 2 else None
+
+    limit = files_at_most(10_000)
+    last = run(
+        sft(minute_video, steps=3),
+        RunConfig(folder=tmp_path, save_every=1),
+        accelerator=Accelerator(cpu=True),
+        show=full,
+    )
+    assert names(tmp_path / "checkpoints") == ["step-000001", "step-000003"]
+    assert last.name == "step-000003"
+    assert "step 2 was not saved, earlier checkpoints stand" in caplog.text
+
+
+def test_a_last_save_that_fails_is_an_error(minute_video: Path, tmp_path: Path) -> None:
+    notes, limit = Notes(), files_at_most(10_000)
+    try:
+        with pytest.raises(OSError, match=r"(?i)file too large"):
+            run(
+                sft(minute_video, steps=2),
+                RunConfig(folder=tmp_path, save_every=1),
+                accelerator=Accelerator(cpu=True),
+                trackers=lambda done: [notes],
+                show=lambda step, update: limit.__enter__() if step == 1 else None,
+            )
+    finally:
+        limit.__exit__(None, None, None)
+    assert names(tmp_path / "checkpoints") == ["step-000001"] and notes.is_finished
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
+    minute_video: Path, tmp_path: Path, minibatches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = grpo(minute_video, minibatches=minibatches)
+    before, backward = parameters(learner.model.network), learner.optimiser.backward
+    monkeypatch.setattr(learner.optimiser, "backward", lambda loss: backward(loss + np.inf))
+    with pytest.raises(NonFiniteLossError, match=r"step 0: the loss is inf\. .*bad-batch-000000-0"):
+        run(learner, RunConfig(folder=tmp_path), accelerator=Accelerator(cpu=True))
+    assert are_equal(before, parameters(learner.model.network))
+    with np.load(tmp_path / "bad-batch-000000-0.npz") as saved:
+        clips = json.loads(str(saved["clips"]))
+        assert len(clips) == len(learner.batch) == 6 // minibatches
+        for place, sample in enumerate(learner.batch):
+            tokens = saved[f"tokens_{place}"]
+            assert tokens.dtype == TOKEN and np.array_equal(tokens["id"], sample.tokens["id"])
+            assert tuple(map(ClipRef.from_dict, clips[place])) == sample.refs
+
+
+def test_weights_that_are_not_finite_are_found_out(minute_video: Path, tmp_path: Path) -> None:
+    model = fresh_model()
+    poison(model)
+    with pytest.raises(NonFiniteLossError, match="step 0: the loss is nan"):
+        run(
+            sft(minute_video, model),
+            RunConfig(folder=tmp_path),
+            accelerator=Accelerator(cpu=True),
+        )
+
+
+def test_a_batch_is_kept_where_its_folder_is_not_there_yet(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    path = save_batch(sft(minute_video), tmp_path / "new" / "batch.npz")
+    with np.load(path) as saved:
+        assert json.loads(str(saved["clips"])) == []
+
+
+@pytest.mark.parametrize("fields", [{"save_every": 0}, {"keep": 0}])
+def test_numbers_below_one_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        RunConfig(folder=tmp_path, **fields)
