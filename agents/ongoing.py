@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from agents.policy import Policy, PrivilegedPolicy
 from agents.time_limit import ends_within
@@ -17,6 +18,36 @@ from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import Backend, ClipCache, VideoReader, open_video
 
 _logger = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """What an episode needs of a session; `VideoSession` is one."""
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What has happened so far."""
+
+    @property
+    def end_reason(self) -> EndReason | None:
+        """Why it ended; None while it runs."""
+
+    def start(self) -> Observation:
+        """The first observation."""
+
+    def reply(self, text: str, /) -> Observation | None:
+        """Carry out a reply; None at the end."""
+
+    def abandon(self, reason: EndReason = ..., /) -> None:
+        """End it from outside."""
+
+
+class MakeSession(Protocol):
+    """Makes the session of an episode; the class `VideoSession` does."""
+
+    def __call__(
+        self, task: VideoTask, reader: VideoReader, config: SessionConfig, /, *, cache: ClipCache
+    ) -> Session:
+        """A session that has not started."""
 
 
 class OngoingEpisode:
@@ -70,10 +101,19 @@ class OngoingEpisode:
         """What has happened so far."""
         return self._play.trajectory
 
-    def begin(self, config: SessionConfig, *, cache: ClipCache, backend: Backend = "auto") -> None:
+    def begin(
+        self,
+        config: SessionConfig,
+        *,
+        cache: ClipCache,
+        backend: Backend = "auto",
+        make_session: MakeSession = VideoSession,
+    ) -> None:
         """Open the video and show the first observation."""
         play = self._play
-        self._limited(lambda: play.begin(config, cache, backend), "the video's first frames")
+        self._limited(
+            lambda: play.begin(config, cache, backend, make_session), "the video's first frames"
+        )
 
     def act(self) -> None:
         """Ask the policy, and carry out its reply."""
@@ -103,7 +143,7 @@ class _Play:
         self.seconds = 0.0
         self._trajectory = Trajectory(task, (), EndReason.VIDEO_FAILED, 0.0)
         self._is_abandoned = False
-        self._session: VideoSession | None = None
+        self._session: Session | None = None
         self._reader: VideoReader | None = None
         self._began = time.perf_counter()
 
@@ -119,10 +159,12 @@ class _Play:
         copy.error, copy.seconds = error, time.perf_counter() - self._began
         return copy
 
-    def begin(self, config: SessionConfig, cache: ClipCache, backend: Backend) -> None:
+    def begin(
+        self, config: SessionConfig, cache: ClipCache, backend: Backend, make_session: MakeSession
+    ) -> None:
         with self._video_errors():
             self._reader = open_video(self.task.video, backend, frame_fps=self.task.frame_fps)
-            self._session = VideoSession(self.task, self._reader, config, cache=cache)
+            self._session = make_session(self.task, self._reader, config, cache=cache)
             self._show(self._session.start())
         if self.observation is not None:
             with self._policy_errors():

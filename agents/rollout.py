@@ -12,13 +12,13 @@ from typing import TypeVar
 import numpy as np
 
 from agents.episode import Episode
-from agents.ongoing import OngoingEpisode
+from agents.ongoing import MakeSession, OngoingEpisode
 from agents.policy import JointPolicy, Policy
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
 from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError
-from videoseek_env.session import SessionConfig
+from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.video import Backend, ClipCache
 
@@ -71,6 +71,7 @@ def rollout(
     cache: ClipCache | None = None,
     name: str | None = None,
     done: Container[tuple[int, int]] = (),
+    make_session: MakeSession = VideoSession,
 ) -> Iterator[Episode]:
     """Play every task.
 
@@ -88,6 +89,7 @@ def rollout(
         cache: Decoded clips, shared by all threads.
         name: The policy's name in the episodes; by default that of its class.
         done: Episodes that are not played again, each by its task's place and its number.
+        make_session: Makes the session of an episode, where it is no `VideoSession`.
 
     Yields:
         Episodes by task and then by number, each as soon as those before it are done.
@@ -115,7 +117,14 @@ def rollout(
         )
 
     yield from play_episodes(
-        make_policy, tasks, config, score, session=session, cache=cache, done=done
+        make_policy,
+        tasks,
+        config,
+        score,
+        session=session,
+        cache=cache,
+        done=done,
+        make_session=make_session,
     )
 
 
@@ -128,6 +137,7 @@ def play_episodes(
     session: SessionConfig | None = None,
     cache: ClipCache | None = None,
     done: Container[tuple[int, int]] = (),
+    make_session: MakeSession = VideoSession,
 ) -> Iterator[_T]:
     """Play every task; what comes of an episode is up to `finish`: a learner wants the policy too.
 
@@ -140,6 +150,7 @@ def play_episodes(
         session: The rules of an episode.
         cache: Decoded clips.
         done: Episodes that are not played again.
+        make_session: Makes the session of an episode.
     """
     config = config or RolloutConfig()
     rules = session or SessionConfig()
@@ -157,7 +168,7 @@ def play_episodes(
             number=number,
             timeout_seconds=config.timeout_seconds,
         )
-        episode.begin(rules, cache=clips, backend=config.backend)
+        episode.begin(rules, cache=clips, backend=config.backend, make_session=make_session)
         return episode
 
     numbers = range(config.episodes_per_task)

@@ -13,9 +13,10 @@ from dataclasses import replace
 from videoseek_env.budget import Budget, FrameSize, Quota, clip_size, visual_tokens
 from videoseek_env.prompts import Prompts
 from videoseek_env.segment import Segment
-from videoseek_env.session import Observation, VideoSession
+from videoseek_env.session import Observation, SessionConfig, VideoSession
+from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
-from videoseek_env.video import VideoInfo
+from videoseek_env.video import ClipCache, VideoInfo, VideoReader
 from videoseek_env.video.clip import STRATEGIES, ClipRef
 
 SEEKER = "seeker_0"
@@ -210,3 +211,55 @@ class SeekerAnswererSession:
     def abandon(self, reason: EndReason = EndReason.ABANDONED) -> None:
         """End a running game from outside; one that has ended keeps its reason."""
         self.sessions[self.agent].abandon(reason)
+
+
+class DecoupledSession:
+    """A game with one player: whoever replies plays the seeker, and then the answerer.
+
+    An observation that has a system prompt begins a new context: what the seeker saw and wrote is
+    not the answerer's to know. It has the calls of a `VideoSession` that play needs.
+    """
+
+    def __init__(
+        self,
+        task: VideoTask,
+        reader: VideoReader,
+        config: SessionConfig,
+        *,
+        cache: ClipCache,
+        answerer_prompts: Prompts = ANSWERER_PROMPTS,
+    ) -> None:
+        """Prepare a game without decoding anything; arguments as for `VideoSession`.
+
+        Args:
+            task: The question.
+            reader: The task's video.
+            config: The rules, with the seeker's prompts.
+            cache: Decoded clips.
+            answerer_prompts: What the answerer reads.
+        """
+        seeker = VideoSession(task, reader, config, cache=cache)
+        self.game = SeekerAnswererSession(seeker, answerer_prompts=answerer_prompts)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The game as the episode of one agent."""
+        return self.game.trajectory
+
+    @property
+    def end_reason(self) -> EndReason | None:
+        """Why the game ended; None while it runs."""
+        return self.game.end_reason
+
+    def start(self) -> Observation:
+        """What the seeker sees first; errors as in `SeekerAnswererSession.start`."""
+        return self.game.start()[1]
+
+    def reply(self, text: str, /) -> Observation | None:
+        """Carry out a reply; what comes next, or None; errors as in `SeekerAnswererSession`."""
+        turn = self.game.reply(text)
+        return None if turn is None else turn[1]
+
+    def abandon(self, reason: EndReason = EndReason.ABANDONED, /) -> None:
+        """End a running game from outside."""
+        self.game.abandon(reason)

@@ -8,9 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.baselines import OraclePolicy
+from agents.rollout import rollout
 from envs.decoupled import (
     ANSWERER,
+    ANSWERER_PROMPTS,
     SEEKER,
+    SEEKER_PROMPTS,
+    DecoupledSession,
     plan_found,
 )
 from rewards import TrajectoryGuidedReward
@@ -28,8 +32,8 @@ from videoseek_env.budget import LAPTOP, TINY, Budget, clip_size, visual_tokens
 from videoseek_env.errors import EpisodeError
 from videoseek_env.prompts import Prompts
 from videoseek_env.segment import Segment
-from videoseek_env.session import VideoSession
-from videoseek_env.task import TaskKind
+from videoseek_env.session import Observation, SessionConfig, VideoSession
+from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import ClipCache, VideoInfo, open_video
 from videoseek_env.video.clip import STRATEGIES, ClipRef, Strategy
@@ -422,3 +426,44 @@ def test_nothing_is_found_without_crops() -> None:
     assert plan_found([], SOURCE, LAPTOP) is None
     assert plan_found([overview], SOURCE, LAPTOP) is None
     assert plan_found([overview, make_crop(5, 8)], SOURCE, LAPTOP) == make_crop(5, 8)
+
+
+class BothRoles:
+    """Crops, hands over, and answers what it was told."""
+
+    def reset(self, *, seed: int | None = None) -> None:
+        self.systems: list[str] = []
+        self.seen: list[Observation] = []
+
+    def reveal(self, task: VideoTask) -> None:
+        self.answer = task.answer
+
+    def act(self, observation: Observation) -> str:
+        self.seen.append(observation)
+        if observation.system:
+            self.systems.append(observation.system)
+        if len(self.systems) == 2:
+            return answer_reply(self.answer)
+        return crop_reply(10, 14) if len(self.seen) == 1 else DONE
+
+
+def test_one_policy_plays_both_roles_in_a_rollout(minute_video: Path) -> None:
+    policies: list[BothRoles] = []
+
+    def make() -> BothRoles:
+        policies.append(BothRoles())
+        return policies[-1]
+
+    task = dataclasses.replace(make_task(), video=str(minute_video))
+    rules = SessionConfig(budget="tiny", prompts=SEEKER_PROMPTS)
+    (episode,) = rollout(make, [task], session=rules, make_session=DecoupledSession)
+    assert episode.error is None and episode.reward.parts["acc"] == 1
+    (policy,) = policies
+    assert policy.systems == [SEEKER_PROMPTS.system_text(), ANSWERER_PROMPTS.system_text()]
+    found = policy.seen[-1].clip
+    assert found is not None
+    assert all(100 <= index <= 140 for index in read_barcodes(found.frames))
+    assert [type(turn.action).__name__ for turn in episode.trajectory.turns] == [
+        "Crop",
+        "FinalAnswer",
+    ]
