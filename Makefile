@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Threads that spin for a shared core cost more than they give.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo reproduce test lint types docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -17,8 +17,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip uninstall --quiet --yes openai-agents
 	touch $@
 
-demo: $(READY)  ## Make tasks, let agents play them, write a report.
+demo: $(READY)  ## Watch a small model learn to seek, and write a report: ten minutes.
 	$(BIN)/videoseek demo
+
+reproduce: $(READY)  ## The same from random weights: an hour; goes on where it was stopped.
+	$(BIN)/videoseek reproduce
 
 test: $(READY)  ## Run all tests and doctests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile

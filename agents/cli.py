@@ -21,28 +21,51 @@ from agents.cli_train import Train
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """Make needle tasks, let the baselines play them, print a table and write an HTML report."""
+    """Watch a small model learn to seek: before, GRPO, after, and an HTML report. Ten minutes."""
 
-    videos: int = 6
-    """Videos to make, unless they are there."""
-    tasks_per_video: int = 12
-    """Questions about each, going round the six kinds."""
+    steps: int = 60
+    """Updates of GRPO."""
+    questions: int = 12
+    """Groups of eight episodes that an update learns from."""
+    train_videos: int = 100
+    """Videos to learn from; made, unless they are there."""
+    test_videos: int = 20
+    """Other videos, to compare on."""
     seed: int = 0
-    """Seeds the videos, the questions and the policies."""
-    budget: str = "laptop"
-    """Budget preset: qwen2.5-vl, qwen3-vl, laptop or tiny."""
-    overview: Literal["exact", "keyframe"] = "exact"
-    """Evenly spaced frames, or the keyframe nearest to each."""
-    workers: int = 2
-    """Threads that play episodes."""
+    """Decides everything that is random."""
+    resume: bool = False
+    """Go on with what is in the folder."""
     out: Path = Path("runs/demo")
-    """Folder for episodes.jsonl and report.html."""
+    """Folder for the run, episodes.jsonl and report.html."""
 
     def run(self) -> int:
         """Run the command."""
         from agents.demo import run_demo
 
         return run_demo(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduce:
+    """Train a small model from random weights to one that seeks, and compare. About an hour.
+
+    Whatever was finished before in the same folder is not done again.
+    """
+
+    steps: int = 60
+    """Updates of GRPO."""
+    test_videos: int = 40
+    """Videos to compare on."""
+    seed: int = 0
+    """Decides everything that is random."""
+    out: Path = Path("runs/reproduce")
+    """Folder for all stages, episodes.jsonl and report.html."""
+
+    def run(self) -> int:
+        """Run the command."""
+        from agents.demo import run_reproduce
+
+        return run_reproduce(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +206,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": Eval,
     "play": Play,
     "train": Train,
+    "reproduce": Reproduce,
     "rescore": Rescore,
     "doctor": Doctor,
 }

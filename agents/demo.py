@@ -1,49 +1,98 @@
-"""The tour: tasks are made, baselines play them, and a report shows what they looked at."""
+"""The main job in minutes: a small model that was shown how to seek learns to do it better."""
 
 from __future__ import annotations
 
-import time
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import torch
 from rich.console import Console
 
-from agents.evaluate import play_all, present
-from agents.named_policy import BASELINES, NamedPolicy
-from agents.rollout import RolloutConfig
-from videoseek_env.datasets import load_tasks
-from videoseek_env.session import SessionConfig
+from agents.improve import Improvement, improve
+from agents.learning.collecting import CollectorConfig
+from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
+from agents.learning.from_nothing.train import FromNothingConfig, train_from_nothing
+from agents.learning.grpo_config import GRPOConfig
+from agents.learning.optimiser import OptimiserConfig
+from videoseek_env.datasets.needle import load_needle
+from videoseek_env.task import VideoTask
 
 if TYPE_CHECKING:
-    from agents.cli import Demo
+    from agents.cli import Demo, Reproduce
+
+SHIPPED: Final = Path(__file__).parent / "checkpoints" / "needle-sft"
+"""What `train_from_nothing` makes with its defaults and seed 0."""
+
+GRPO_SETTINGS: Final = GRPOConfig(
+    steps=60,
+    collector=CollectorConfig(questions=12, group_size=8, workers=2, batch_size=96),
+    optimiser=OptimiserConfig(learning_rate=1e-4, betas=(0.9, 0.98)),
+)
+"""Some minutes on one core."""
+
+
+def train_tasks(videos: int = 100) -> list[VideoTask]:
+    """Questions to learn by rewards from, about videos that no demonstration was about."""
+    return load_needle(needle_config("grpo", videos))
+
+
+def test_tasks(videos: int) -> list[VideoTask]:
+    """Held-out questions: other videos."""
+    return load_needle(needle_config("test", videos))
 
 
 def run_demo(config: Demo) -> int:
-    """Make tasks, play them, print a table, write episodes and a report.
+    """Let the shipped model play, improve it by GRPO, and compare.
 
     Returns:
-        0, or 1 if every episode of a policy failed.
+        0.
     """
+    torch.set_num_threads(1)
     console = Console()
-    started = time.perf_counter()
-    tasks = load_tasks(
-        "needle",
-        videos=config.videos,
-        tasks_per_video=config.tasks_per_video,
-        seed=config.seed,
-        budget=config.budget,
+    if not config.resume:
+        for part in ("grpo", "episodes.jsonl", "report.html"):
+            _remove(config.out / part)
+    collector = replace(GRPO_SETTINGS.collector, questions=config.questions)
+    settings = replace(GRPO_SETTINGS, steps=config.steps, collector=collector, seed=config.seed)
+    improve(_plan(SHIPPED, config.out, settings, config.train_videos, config.test_videos), console)
+    return 0
+
+
+def run_reproduce(config: Reproduce) -> int:
+    """Make everything from random weights: demonstrations, GRPO, comparison. It goes on if stopped.
+
+    Returns:
+        0.
+    """
+    torch.set_num_threads(1)
+    console = Console()
+    console.rule("From nothing")
+    start = train_from_nothing(
+        FromNothingConfig(seed=config.seed),
+        config.out / "sft",
+        report=lambda line: console.print(line, highlight=False),
     )
-    folder = Path(tasks[0].video).parent
-    console.print(f"{len(tasks)} questions about {config.videos} videos under {folder}")
-    session = SessionConfig(budget=config.budget, overview=config.overview, force_answer=True)
-    path = config.out / "episodes.jsonl"
+    settings = replace(GRPO_SETTINGS, steps=config.steps, seed=config.seed)
+    improve(_plan(start, config.out, settings, 100, config.test_videos), console)
+    return 0
+
+
+def _plan(
+    start: Path, out: Path, settings: GRPOConfig, train_videos: int, test_videos: int
+) -> Improvement:
+    return Improvement(
+        start=start,
+        out=out,
+        train=train_tasks(train_videos),
+        test=test_tasks(test_videos),
+        rules=NEEDLE_SESSION,
+        config=settings,
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    episodes = play_all(
-        tasks,
-        [NamedPolicy(name, make, session) for name, make in BASELINES.items()],
-        RolloutConfig(seed=config.seed, workers=config.workers),
-        path=path,
-        console=console,
-    )
-    title = "Seeking clues in needle videos"
-    return present(episodes, config.out, title=title, started=started, console=console)

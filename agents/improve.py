@@ -90,7 +90,7 @@ def _learn(plan: Improvement, console: Console) -> Path:
     accelerator = Accelerator()
     start = plan.start if checkpoint is None else checkpoint / "model"
     learner = GRPOLearner(
-        VisionLanguageModel.from_pretrained(start),
+        VisionLanguageModel.from_pretrained(start, dtype="float32"),
         plan.train,
         plan.config,
         session=plan.rules,
@@ -114,7 +114,7 @@ def _compare(
     plan: Improvement, folder: Path, name: str, path: Path, console: Console
 ) -> list[Episode]:
     """Let a model play the held-out questions, greedily and sampled."""
-    model = VisionLanguageModel.from_pretrained(folder)
+    model = VisionLanguageModel.from_pretrained(folder, dtype="float32")
     rules = replace(model.counting(plan.rules), force_answer=True)
     longest = get_budget(plan.rules.budget).max_reply_tokens + 1
     policies = [

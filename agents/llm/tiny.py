@@ -46,7 +46,8 @@ TINY_PROMPTS: Final = Prompts(
 """Few tokens, with whole seconds: for the tiny budget's episodes of about 250 tokens."""
 
 _MERGE: Final = 2
-_CONSTANT_DIMENSIONS: Final = 8
+CONSTANT_DIMENSIONS: Final = 8
+"""Dimensions of an embedding that `TinyConfig.constant_direction` fills."""
 _building = threading.Lock()
 
 
@@ -237,8 +238,8 @@ def _initialise(model: PreTrainedModel, config: TinyConfig) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         if config.constant_direction:
             embeddings = model.get_input_embeddings().weight
-            constant = std * math.sqrt(config.hidden_size / _CONSTANT_DIMENSIONS)
-            embeddings[:, :_CONSTANT_DIMENSIONS] += constant
+            constant = std * math.sqrt(config.hidden_size / CONSTANT_DIMENSIONS)
+            embeddings[:, :CONSTANT_DIMENSIONS] += constant
 
 
 def _qwen3_vl(config: TinyConfig, vocab_size: int, ids: dict[str, int]) -> tuple[Any, Any]:

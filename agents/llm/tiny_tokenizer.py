@@ -133,7 +133,7 @@ Anything.
 
 _WORDS: Final = """\
 system user assistant coarse medium fine card banner digit letter number time
-at no not yes none nothing empty blank face back up down left right here there
+at no not yes none nothing empty one two three four blank face back up down left right here there
 first last next before after between earlier later start end see seen show shown visible hidden
 look again closer wider found guess sure maybe answer
 """

@@ -1,0 +1,299 @@
+"""Demonstrations of needle tasks: what a careful agent would write, from the task's truth.
+
+The first thought goes through the overview pair by pair, names what each shows and marks what the
+question is about; it then says which card to open, between which times it was seen, and crops it.
+The next thought goes through the crop in the same words, and opens another card, the same one again
+if its face did not show, or answers. No thought tells what a clip shows before it was shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any, Final
+
+import numpy as np
+
+from agents.learning.needle_truth import describe_pairs, holds, name_of, truth_of
+from agents.llm.vision import pair_times
+from videoseek_env.action import write_answer, write_crop
+from videoseek_env.datasets.needle_scene import COLOURS
+from videoseek_env.errors import ConfigError
+from videoseek_env.segment import Segment
+from videoseek_env.session import Observation
+from videoseek_env.task import VideoTask
+from videoseek_env.video.clip import ClipRef
+
+EDGE_SHARE: Final = 0.22
+"""How far a card reaches beyond the first and last overview frame that show it, on average, in
+spacings of the overview."""
+
+_COLOUR: Final = re.compile(rf"\b({'|'.join(COLOURS)})\b")
+_MISS_SHARES: Final = (0.6, 2.5)
+"""How far off a crop is that misses, in spacings of the overview."""
+_LOOSE_SHARE: Final = 0.7
+"""How far off an end of a loose crop is, at most."""
+_TRIES: Final = 10
+_COUNT: Final = ("none", "one", "two", "three", "four")
+"""In words: a numeral could be a time, or a digit on a card."""
+
+
+def _counted(events: Sequence[int]) -> dict[int, str]:
+    return {place: f" {_count(number)}" for number, place in enumerate(events, 1)}
+
+
+def _count(number: int) -> str:
+    if number >= len(_COUNT):
+        raise ConfigError(
+            f"a demonstration counts up to {_COUNT[-1]}, not to {number}; use needle videos with "
+            "at most four cards and four banners"
+        )
+    return _COUNT[number]
+
+
+def restate_options(task: VideoTask) -> str:
+    """The options on one line, as the last thought begins its end.
+
+    >>> task = VideoTask("1", "v", "Which?", "B", "clue_single_wo_tool", options=("7", "5", "2"))
+    >>> restate_options(task)
+    'A 7, B 5, C 2'
+    """
+    options = zip(ascii_uppercase, task.options, strict=False)
+    return ", ".join(f"{letter} {option}" for letter, option in options)
+
+
+class Demonstrator:
+    """Plays needle tasks by their truth, as a policy that learns from it should play them.
+
+    `is_slip` tells that its last crop was a slip: learn from what comes after it, not from it. Half
+    of the slips miss the card's face, and are corrected; the others are off by a little.
+    """
+
+    def __init__(self, *, slip_probability: float = 0.0) -> None:
+        """Make a demonstrator.
+
+        Args:
+            slip_probability: How often the first crop of a card is a slip, in [0, 1].
+        """
+        if not 0 <= slip_probability <= 1:
+            raise ConfigError(f"slip_probability must lie in [0, 1], got {slip_probability}")
+        self._slip_probability = slip_probability
+        self.reset()
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Begin an episode."""
+        self._rng = np.random.default_rng(seed)
+        self.is_slip = False
+        """Whether the last reply's crop is another than it should be, on purpose."""
+
+    def reveal(self, task: VideoTask) -> None:
+        """Learn the truth.
+
+        Raises:
+            ConfigError: If the task is of another dataset, or of a kind without options.
+        """
+        metadata = truth_of(task)
+        self._task = task
+        self._events: list[Mapping[str, Any]] = list(metadata["events"])
+        self._template: str = metadata["template"]
+        self._waiting = self._cards_to_open()
+        self._opened: list[int] = []
+
+    def act(self, observation: Observation) -> str:
+        """The next crop, or the answer."""
+        ref = observation.clip_ref
+        think = ""
+        if ref is not None and ref.strategy == "overview":
+            self._overview = ref
+            scan = self._scan(ref, marks=self._marks())
+            think = f"{self._goal()}: {scan}{self._direct_conclusion()}"
+        elif ref is not None:
+            think = self._scan(ref) + self._after_crop(ref)
+        if self._waiting:
+            return self._crop(think)
+        self.is_slip = False
+        return write_answer(think, self._task.answer)
+
+    # What the question is about
+
+    def _clues(self) -> list[int]:
+        clues: list[int] = self._task.metadata["clue_events"]
+        return clues
+
+    def _cards_to_open(self) -> list[int]:
+        """In the order in which the question names them."""
+        cards = [place for place in self._clues() if self._events[place]["kind"] == "card"]
+        named = _COLOUR.findall(self._task.question)
+        if len(cards) > 1:
+            cards.sort(key=lambda place: named.index(self._events[place]["colour"]))
+        return cards
+
+    def _goal(self) -> str:
+        """What to look for, in the words in which it will be seen."""
+        clues = [self._events[place] for place in self._clues()]
+        if self._template.startswith("hop"):
+            kind = "card" if self._template == "hop_card_digit" else "banner"
+            side = "before" if self._is_before else "after"
+            return f"{kind} {side} {name_of(self._events[self._landmark()])}"
+        if self._template == "shape_count":
+            return str(clues[0]["symbol"])
+        if self._template == "banner_order":
+            return f"{self._end} banner"
+        if self._template == "banner_colour":
+            return f"banner {clues[0]['symbol']}"
+        if self._template == "banner_letter":
+            return f"{clues[0]['colour']} banner"
+        return ", ".join(name_of(self._events[place]) for place in self._cards_to_open())
+
+    @property
+    def _end(self) -> str:
+        """Which of the banners is asked for."""
+        return "first" if self._task.question.endswith("first?") else "last"
+
+    def _marks(self) -> dict[int, str]:
+        """What is written behind an event of the overview, once it has been read.
+
+        A mark follows from what was read so far. What comes before a landmark is known to be asked
+        for only when the landmark is seen, so all that may be are counted until then.
+        """
+        if self._template in ("shape_count", "banner_order"):
+            return _counted(self._clues())
+        if not self._is_before:
+            return dict.fromkeys(self._clues(), " yes")
+        return _counted(self._candidates()) | {self._landmark(): " yes"}
+
+    @property
+    def _is_before(self) -> bool:
+        """Whether the question is about the last thing before a landmark."""
+        return self._template.startswith("hop") and " before " in self._task.question
+
+    def _candidates(self) -> list[int]:
+        """The things of the asked kind before the landmark; the last of them is meant."""
+        kind = "card" if self._template == "hop_card_digit" else "banner"
+        before = range(self._landmark())
+        return [place for place in before if self._events[place]["kind"] == kind]
+
+    def _landmark(self) -> int:
+        return next(place for place in self._clues() if self._events[place]["kind"] == "shape")
+
+    # Thoughts
+
+    def _scan(self, ref: ClipRef, *, marks: Mapping[int, str] | None = None) -> str:
+        """Every pair of a clip: its time as the model reads it, what it shows, its mark."""
+        times = pair_times(np.asarray(ref.timestamps_seconds)).tolist()
+        marks = marks or {}
+        return ", ".join(
+            f"{time:.0f} {seen.text}{'' if seen.event is None else marks.get(seen.event, '')}"
+            for time, seen in zip(times, describe_pairs(ref, self._task), strict=True)
+        )
+
+    def _direct_conclusion(self) -> str:
+        """What follows from the overview alone: the answer, or which card to open."""
+        landmark = self._landmark_text()
+        if self._waiting:
+            return landmark + self._plan()
+        clues = [self._events[place] for place in self._clues()]
+        if self._template == "shape_count":
+            conclusion = f"{_count(len(clues))} {len(clues)}"
+        elif self._template == "banner_order":
+            conclusion = f"{self._end} {clues[0 if self._end == 'first' else -1]['colour']}"
+        elif self._template == "banner_colour":
+            conclusion = f"{clues[0]['symbol']} {clues[0]['colour']}"
+        else:
+            conclusion = name_of(next(event for event in clues if event["kind"] == "banner"))
+        return self._choice(f"{landmark}. {conclusion}")
+
+    def _landmark_text(self) -> str:
+        """The landmark and when it was seen, where the question has one."""
+        if not self._template.startswith("hop"):
+            return ""
+        landmark = self._landmark()
+        text = f". {name_of(self._events[landmark])} {self.times_of(landmark)[0]}"
+        return f"{text} {_count(len(self._candidates()))}" if self._is_before else text
+
+    def _choice(self, conclusion: str) -> str:
+        """The options, what was found, and the letter of the option that is equal to it.
+
+        A letter stands before its option: to look it up is easier where both are near.
+        """
+        return f". {restate_options(self._task)}{conclusion} {self._task.answer}"
+
+    def _after_crop(self, ref: ClipRef) -> str:
+        """What the last crop told, and what comes next."""
+        target = self._waiting[0]
+        face = name_of(self._events[target], is_face=True)
+        if all(seen.text != face for seen in describe_pairs(ref, self._task)):
+            return ". again" + self._plan().removeprefix(".")
+        self._opened.append(self._waiting.pop(0))
+        if self._waiting:
+            return f". {face}{self._plan()}"
+        return self._choice(f". {face}{self._result()}")
+
+    def _result(self) -> str:
+        """What the digits of two cards make together."""
+        if len(self._opened) < 2:
+            return ""
+        first, second = (self._events[place]["symbol"] for place in self._opened)
+        if self._template == "card_sum":
+            return f". {first} {second} sum {int(first) + int(second)}"
+        return f". {first} {second} number {first}{second}"
+
+    # Crops
+
+    def _plan(self) -> str:
+        """The card to open next, and between which pairs of the overview it was seen."""
+        card = self._waiting[0]
+        times = self.times_of(card)
+        return f". {name_of(self._events[card])} {times[0]} {times[-1]}"
+
+    def times_of(self, event: int) -> list[str]:
+        """The times, as the model reads them, of the overview's pairs that show an event."""
+        times = pair_times(np.asarray(self._overview.timestamps_seconds)).tolist()
+        seen = describe_pairs(self._overview, self._task)
+        return [f"{t:.0f}" for t, pair in zip(times, seen, strict=True) if pair.event == event]
+
+    def _crop(self, think: str) -> str:
+        segment, slip = self.segment_of(self._waiting[0]), None
+        if not self.is_slip and self._rng.random() < self._slip_probability:
+            slip = self._loosened(segment) if self._rng.random() < 0.5 else self._missed(segment)
+        self.is_slip = slip is not None
+        return write_crop(think, slip or segment, "fine")
+
+    def segment_of(self, card: int) -> Segment:
+        """Whole seconds around the overview frames that show a card."""
+        times = np.asarray(self._overview.timestamps_seconds)
+        shown = [t for t in times.tolist() if holds(self._events[card]["span"], t)]
+        edge = EDGE_SHARE * self._spacing_seconds()
+        start = max(0, round(shown[0] - edge))
+        end = min(self._last_second, round(shown[-1] + edge))
+        return Segment(start, max(end, start + 1))
+
+    @property
+    def _last_second(self) -> int:
+        """The last whole second that the overview shows."""
+        return math.floor(self._overview.timestamps_seconds[-1])
+
+    def _spacing_seconds(self) -> float:
+        times = self._overview.timestamps_seconds
+        return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+    def _loosened(self, segment: Segment) -> Segment:
+        """A crop as an agent that is still learning makes it: each end a little off."""
+        reach = _LOOSE_SHARE * self._spacing_seconds()
+        off = self._rng.uniform(-reach, reach, 2)
+        start = max(0, round(segment.start_seconds + off[0]))
+        end = min(self._last_second, round(segment.end_seconds + off[1]))
+        return Segment(start, max(end, start + 1))
+
+    def _missed(self, segment: Segment) -> Segment | None:
+        """A crop of the same length that does not meet the card's face; None if none was found."""
+        reveal = self._events[self._waiting[0]]["reveal"]
+        for _ in range(_TRIES):
+            shift = self._rng.uniform(*_MISS_SHARES) * self._spacing_seconds()
+            start = round(segment.start_seconds + shift * self._rng.choice([-1, 1]))
+            end = start + round(segment.duration_seconds)
+            if start >= 0 and end <= self._last_second and (end < reveal[0] or start > reveal[1]):
+                return Segment(start, end)
+        return None

@@ -1,0 +1,65 @@
+"""Look-ups by the dozen: a thought that goes on to name everything the question could be about.
+
+A demonstration looks up one card and one option. To learn that from demonstrations takes ten times
+as many: here every card, banner, shape and option of a task is looked up, in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from agents.learning.demonstrations import Demonstrator, restate_options
+from videoseek_env.action import write_crop
+from videoseek_env.task import VideoTask
+
+SUMS: Final = 2
+"""Pairs of random digits that are put together in every drill."""
+
+
+class Piece(NamedTuple):
+    """A part of a text that is tokenised by itself."""
+
+    text: str
+    is_trained: bool
+    """False for what is looked up, which nothing foretells; True for what is found."""
+
+
+def drill(
+    first_reply: str, demonstrator: Demonstrator, task: VideoTask, *, rng: np.random.Generator
+) -> list[Piece]:
+    """A reply that no episode asks for: the first thought, then everything about the task.
+
+    Args:
+        first_reply: The demonstrator's, to the overview.
+        demonstrator: Who has seen the overview.
+        task: What it plays.
+        rng: Of the order.
+    """
+    thought = first_reply.partition("</think>")[0]
+    queries: list[tuple[str, str]] = []
+    events: Sequence[Mapping[str, Any]] = task.metadata["events"]
+    for place, event in enumerate(events):
+        colour, symbol, times = event["colour"], event["symbol"], demonstrator.times_of(place)
+        if event["kind"] == "card":
+            crop = write_crop(f" {times[0]} {times[-1]}", demonstrator.segment_of(place), "fine")
+            queries.append((f"{colour} card", crop.removeprefix("<think>")))
+        elif event["kind"] == "shape":
+            queries.append((f"{colour} {symbol}", f" {times[0]}"))
+        else:
+            queries.append((f"{colour} banner", f" {symbol}"))
+            if symbol not in task.options:  # else its letter is looked up
+                queries.append((symbol, f" {colour}"))
+    for first, second in rng.integers(0, 10, (SUMS, 2)).tolist():
+        queries.append((f"{first} {second} sum", f" {first + second}"))
+        queries.append((f"{first} {second} number", f" {first}{second}"))
+    pieces = [Piece(thought, True)]
+    for i in rng.permutation(len(queries)).tolist():
+        pieces += [Piece(f". {queries[i][0]}", False), Piece(queries[i][1], True)]
+    pieces.append(Piece(f". {restate_options(task)}", True))
+    for i in rng.permutation(len(task.options)).tolist():
+        pieces += [Piece(f". {task.options[i]}", False), Piece(f" {ascii_uppercase[i]}", True)]
+    return pieces

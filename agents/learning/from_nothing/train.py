@@ -1,0 +1,234 @@
+"""From random weights to a policy that seeks: four stages, each kept, none done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from agents.learning.demonstrations import Demonstrator
+from agents.learning.from_nothing.copying import Copying
+from agents.learning.from_nothing.episodes import Demonstrations, imagined_sight, real_sight
+from agents.learning.from_nothing.examples import Example, Stage
+from agents.learning.from_nothing.imagined import imagine
+from agents.learning.from_nothing.optimise import optimise
+from agents.learning.from_nothing.perception import Pairs
+from agents.learning.from_nothing.planting import plant_previous_token_heads
+from agents.learning.from_nothing.settings import MODEL, NEEDLE_SESSION, needle_config
+from agents.llm.model import VisionLanguageModel
+from agents.llm.tiny import save_tiny, tiny_model
+from agents.llm.tiny_tokenizer import tiny_tokenizer
+from videoseek_env.datasets.needle import load_needle
+from videoseek_env.errors import ConfigError
+from videoseek_env.trajectory import append_jsonl
+from videoseek_env.video import ClipCache, open_video
+
+Report = Callable[[Mapping[str, Any]], None]
+"""Gets what is logged, as it is logged."""
+
+SLIP_PROBABILITY: Final = 0.4
+"""How often a demonstrated crop is off, so that it is learned what to do then."""
+DRILL_PROBABILITY: Final = 0.6
+"""The share of drills among imagined examples."""
+LOOK_BACK_TOKENS: Final = (1, 2)
+"""What the planted heads look at."""
+
+_EXAMPLES_FOR_IDS: Final = 300
+"""Enough to use every token that demonstrations ever use."""
+_CACHE_BYTES: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromNothingConfig:
+    """How long each stage is, and on what.
+
+    Raises:
+        ConfigError: If a number is below one.
+    """
+
+    videos: int = 400
+    """Videos of the training set; there are twelve tasks about each."""
+    imagined_examples: int = 6000
+    """Demonstrations and drills without pixels."""
+    copying_steps: int = 450
+    imagining_steps: int = 800
+    seeing_steps: int = 700
+    """Steps of the vision tower by itself."""
+    playing_steps: int = 400
+    """Steps of everything on demonstrations in real videos."""
+    batch_tokens: int = 5120
+    """Of a batch of demonstrations, padding included."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low = [
+            f.name for f in dataclasses.fields(self) if getattr(self, f.name) < (f.name != "seed")
+        ]
+        if low:
+            raise ConfigError(f"{', '.join(low)} must be at least 1, and the seed at least 0")
+
+
+def train_from_nothing(
+    config: FromNothingConfig,
+    output_folder: str | os.PathLike[str],
+    *,
+    report: Report = lambda _: None,
+) -> Path:
+    """Teach a new tiny model to play needle tasks, by demonstrations alone.
+
+    A run that was cut off goes on with the first stage that is not finished. `log.jsonl` holds
+    losses and accuracies by class of token. On one core, with `torch.set_num_threads(1)`.
+
+    Args:
+        config: How long.
+        output_folder: Holds the videos, a checkpoint of each stage, and the log.
+        report: Called with every line of the log.
+
+    Returns:
+        The folder of the last checkpoint, for `VisionLanguageModel.from_pretrained`.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration.
+    """
+    folder = Path(output_folder).expanduser().resolve()
+    _claim(folder, config)
+    run = _Run(folder, config)
+    checkpoint = folder / "0-new"
+    if not checkpoint.exists():
+        _save(_new_model(config), checkpoint)
+    for number, (name, teach) in enumerate(_STAGES.items(), 1):
+        before, checkpoint = checkpoint, folder / f"{number}-{name}"
+        if not checkpoint.exists():
+            model = VisionLanguageModel.from_pretrained(before)
+            model.network.train()
+            teach(run, model, partial(_log, folder / "log.jsonl", name, report))
+            _save(model, checkpoint)
+    return checkpoint
+
+
+def _claim(folder: Path, config: FromNothingConfig) -> None:
+    """Write the configuration, or compare it with the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, fields = folder / "config.json", dataclasses.asdict(config)
+    if not path.exists():
+        path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != fields:
+        raise ConfigError(f"{folder} holds a run of another configuration; choose another folder")
+
+
+def _new_model(config: FromNothingConfig) -> VisionLanguageModel:
+    tokenizer = tiny_tokenizer()
+    network = tiny_model(dataclasses.replace(MODEL, seed=config.seed), tokenizer=tokenizer)
+    model = VisionLanguageModel.wrap(network, tokenizer)
+    plant_previous_token_heads(model, LOOK_BACK_TOKENS)
+    return model
+
+
+def _save(model: VisionLanguageModel, folder: Path) -> None:
+    save_tiny(folder, model=model.network, tokenizer=model.vocabulary.tokenizer)
+
+
+def _log(path: Path, stage: str, report: Report, figures: Mapping[str, float]) -> None:
+    line = {"stage": stage} | {name: round(value, 5) for name, value in figures.items()}
+    append_jsonl(path, [line])
+    report(line)
+
+
+class _Run:
+    """What the stages share: examples, made when they are first asked for."""
+
+    def __init__(self, folder: Path, config: FromNothingConfig) -> None:
+        self.config = config
+        self._folder = folder
+        self._examples: list[Example] = []
+
+    def imagined(self, model: VisionLanguageModel, count: int) -> list[Example]:
+        """Without pixels."""
+        endless = imagine(
+            model,
+            needle_config("imagined", 1, seed=self.config.seed),
+            session=model.counting(NEEDLE_SESSION),
+            slip_probability=SLIP_PROBABILITY,
+            drill_probability=DRILL_PROBABILITY,
+            seed=self.config.seed,
+        )
+        return list(itertools.islice(endless, count))
+
+    def real(self, model: VisionLanguageModel) -> list[Example]:
+        """From the training videos."""
+        if not self._examples:
+            self._examples = list(self._demonstrate(model))
+        return self._examples
+
+    def _demonstrate(self, model: VisionLanguageModel) -> Iterator[Example]:
+        config = needle_config("train", self.config.videos, seed=self.config.seed)
+        tasks = load_needle(config, root=self._folder / "videos")
+        stage = Stage(
+            model=model,
+            session=model.counting(NEEDLE_SESSION),
+            cache=ClipCache(_CACHE_BYTES),
+            demonstrator=Demonstrator(slip_probability=SLIP_PROBABILITY),
+        )
+        for seed, task in enumerate(tasks):
+            reader = open_video(task.video)
+            try:
+                yield stage.demonstrate(task, reader, seed=seed)
+            finally:
+                reader.close()
+
+
+def _copy(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    examples = run.imagined(model, _EXAMPLES_FOR_IDS)
+    ids = np.unique(np.concatenate([example.tokens["id"] for example in examples]))
+    stage = Copying(model, ids.astype(np.int64), rows=48, length=48, seed=run.config.seed)
+    text = model.base.model.language_model
+    steps = run.config.copying_steps
+    optimise(text.parameters(), stage.loss, steps=steps, learning_rate=3e-3, log=log)
+
+
+def _imagine(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    stage = Demonstrations(
+        model,
+        run.imagined(model, run.config.imagined_examples),
+        sight=imagined_sight,
+        tokens=run.config.batch_tokens,
+        seed=run.config.seed,
+    )
+    text = model.base.model.language_model
+    steps = run.config.imagining_steps
+    optimise(text.parameters(), stage.loss, steps=steps, learning_rate=2e-3, log=log)
+
+
+def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    stage = Pairs(model, run.real(model), pairs=256, seed=run.config.seed)
+    tower = model.base.model.visual
+    steps = run.config.seeing_steps
+    optimise(tower.parameters(), stage.loss, steps=steps, learning_rate=2e-3, log=log)
+
+
+def _play(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    stage = Demonstrations(
+        model,
+        run.real(model),
+        sight=real_sight,
+        tokens=run.config.batch_tokens,
+        seed=run.config.seed + 1,
+    )
+    steps = run.config.playing_steps
+    optimise(model.network.parameters(), stage.loss, steps=steps, learning_rate=1.5e-3, log=log)
+
+
+_STAGES: Final[Mapping[str, Callable[[_Run, VisionLanguageModel, Report], None]]] = {
+    "copying": _copy,
+    "imagining": _imagine,
+    "seeing": _see,
+    "playing": _play,
+}
