@@ -136,7 +136,8 @@ def test_decoupling_changes_what_tokens_inside_tags_are_given(
 @each_family
 def test_a_batch_writes_what_each_row_writes_alone(family: Family) -> None:
     model = tiny(family)
-    sampling = Sampling(max_tokens=12)
+    # Cool, so that hardly any draw lies where a rounding error decides.
+    sampling = Sampling(max_tokens=12, temperature=0.25)
     together = [Episode(model, seed, pairs=1 + seed) for seed in range(4)]
     alone = [Episode(model, seed, pairs=1 + seed) for seed in range(4)]
     for _ in range(2):

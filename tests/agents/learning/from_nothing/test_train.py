@@ -73,6 +73,7 @@ def test_a_run_that_was_cut_off_ends_as_it_would_have(folder: Path, tmp_path: Pa
     kept = (tmp_path / "2-imagining" / "model.safetensors").stat().st_mtime_ns
     last = train_from_nothing(CONFIG, tmp_path)
     assert (tmp_path / "2-imagining" / "model.safetensors").stat().st_mtime_ns == kept
+    assert [line["stage"] for _, line in read_jsonl(tmp_path / "log.jsonl")] == STAGES
     whole = weights(folder / "4-playing")
     for name, weight in weights(last).items():
         assert torch.equal(weight, whole[name]), name
