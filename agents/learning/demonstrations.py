@@ -131,14 +131,14 @@ class Demonstrator:
         return cards
 
     def _goal(self) -> str:
-        """What to look for, in the words in which it will be seen."""
+        """What to look for, in the tokens in which it will be seen: with the same spaces."""
         clues = [self._events[place] for place in self._clues()]
         if self._template.startswith("hop"):
             kind = "card" if self._template == "hop_card_digit" else "banner"
-            side = "before" if self._is_before else "after"
-            return f"{kind} {side} {name_of(self._events[self._landmark()])}"
+            which = "last {} before" if self._is_before else "first {} after"
+            return f"{which.format(kind)} {name_of(self._events[self._landmark()])}"
         if self._template == "shape_count":
-            return str(clues[0]["symbol"])
+            return f"number {clues[0]['symbol']}"
         if self._template == "banner_order":
             return f"{self._end} banner"
         if self._template == "banner_colour":

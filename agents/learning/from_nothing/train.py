@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ from agents.llm.tiny import save_tiny, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.errors import ConfigError
-from videoseek_env.trajectory import append_jsonl
+from videoseek_env.trajectory import append_jsonl, read_jsonl
 from videoseek_env.video import ClipCache, open_video
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -97,6 +96,7 @@ def train_from_nothing(
 
     Raises:
         ConfigError: If the folder holds a run of another configuration.
+        OSError: If the folder can't be written.
     """
     folder = Path(output_folder).expanduser().resolve()
     _claim(folder, config)
@@ -109,7 +109,8 @@ def train_from_nothing(
         if not checkpoint.exists():
             model = VisionLanguageModel.from_pretrained(before)
             model.network.train()
-            teach(run, model, partial(_log, folder / "log.jsonl", name, report))
+            log = _Log(folder / "log.jsonl", name, report)
+            teach(run, model, log)
             _save(model, checkpoint)
     return checkpoint
 
@@ -119,7 +120,9 @@ def _claim(folder: Path, config: FromNothingConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, fields = folder / "config.json", dataclasses.asdict(config)
     if not path.exists():
-        path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        draft = path.with_name(f".{path.name}")
+        draft.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
     elif json.loads(path.read_text(encoding="utf-8")) != fields:
         raise ConfigError(f"{folder} holds a run of another configuration; choose another folder")
 
@@ -136,10 +139,23 @@ def _save(model: VisionLanguageModel, folder: Path) -> None:
     save_tiny(folder, model=model.network, tokenizer=model.vocabulary.tokenizer)
 
 
-def _log(path: Path, stage: str, report: Report, figures: Mapping[str, float]) -> None:
-    line = {"stage": stage} | {name: round(value, 5) for name, value in figures.items()}
-    append_jsonl(path, [line])
-    report(line)
+class _Log:
+    """Where a stage's numbers go."""
+
+    def __init__(self, path: Path, stage: str, report: Report) -> None:
+        """Take out what an earlier try at the stage wrote: it is done again."""
+        self._path, self._stage, self._report = path, stage, report
+        if path.exists():
+            kept = [line for _, line in read_jsonl(path) if line["stage"] != stage]
+            draft = path.with_name(f".{path.name}")
+            draft.unlink(missing_ok=True)
+            append_jsonl(draft, kept)
+            draft.replace(path)
+
+    def __call__(self, figures: Mapping[str, float]) -> None:
+        line = {"stage": self._stage} | {name: round(value, 5) for name, value in figures.items()}
+        append_jsonl(self._path, [line])
+        self._report(line)
 
 
 class _Run:
