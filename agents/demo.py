@@ -38,9 +38,9 @@ def train_tasks(videos: int = 100) -> list[VideoTask]:
     return load_needle(needle_config("grpo", videos))
 
 
-def test_tasks(videos: int) -> list[VideoTask]:
+def test_tasks(videos: int, split: str = "test") -> list[VideoTask]:
     """Held-out questions: other videos."""
-    return load_needle(needle_config("test", videos))
+    return load_needle(needle_config(split, videos))
 
 
 def run_demo(config: Demo) -> int:
