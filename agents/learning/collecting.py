@@ -18,12 +18,12 @@ from accelerate.utils import gather_object
 
 from agents.learning.advantages import group_advantages
 from agents.learning.sample import Sample
-from agents.llm.hf_policy import HFPolicy
-from agents.ongoing import OngoingEpisode
+from agents.llm.hf_policy import HFPolicy, Role
+from agents.ongoing import MakeSession, OngoingEpisode
 from agents.rollout import RolloutConfig, play_episodes
 from rewards.reward import Reward, RewardFunction
 from videoseek_env.errors import ConfigError, VideoSeekError
-from videoseek_env.session import SessionConfig
+from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import ClipCache
@@ -43,8 +43,8 @@ class Experience:
     reward: Reward
     """Nothing if the episode failed: a reward function need not know what that looks like."""
     seconds: float
-    sample: Sample | None
-    """None if the episode failed."""
+    samples: tuple[Sample, ...]
+    """One for each role that the policy played; none if the episode failed."""
     error: str | None = None
     """Why it failed."""
 
@@ -117,6 +117,7 @@ class Collector:
         session: SessionConfig,
         reward: RewardFunction,
         cache: ClipCache,
+        make_session: MakeSession = VideoSession,
         seed: int = 0,
         process: int = 0,
         processes: int = 1,
@@ -130,6 +131,7 @@ class Collector:
             session: The rules of an episode.
             reward: Scores a trajectory.
             cache: Decoded clips.
+            make_session: Makes the session of an episode.
             seed: Decides the order of questions and every episode.
             process: This process's number; a group is played by one of them.
             processes: How many there are.
@@ -143,6 +145,7 @@ class Collector:
         self.session = session
         self._make_policy, self._tasks = make_policy, tasks
         self._reward, self._cache, self._seed = reward, cache, seed
+        self._make_session = make_session
         self._process, self._processes = process, processes
 
     def collect(self, step: int, first: int) -> Collected:
@@ -195,6 +198,7 @@ class Collector:
                 session=self.session,
                 cache=self._cache,
                 done=jobs - wanted,
+                make_session=self._make_session,
             ):
                 played[job] = one
             wanted = {job for job in wanted if played[job].error}
@@ -204,7 +208,8 @@ class Collector:
 
     def _finish(self, episode: OngoingEpisode, *, first: int) -> tuple[tuple[int, int], Experience]:
         """Score an episode, and keep of its policy what is learned from."""
-        policy, trajectory, error = episode.policy, episode.trajectory, episode.error
+        trajectory, error = episode.trajectory, episode.error
+        roles: list[Role] = episode.policy.roles  # type: ignore[attr-defined]
         if error is None and trajectory.end_reason is EndReason.PROMPT_TOO_LONG:
             error = "the overview and the question leave no room for a reply: use a smaller budget"
         experience = Experience(
@@ -212,7 +217,7 @@ class Collector:
             trajectory=trajectory,
             reward=Reward(0.0) if error else self._reward(trajectory),
             seconds=episode.seconds,
-            sample=None if error else Sample.of(policy.context, policy.clips),  # type: ignore[attr-defined]
+            samples=() if error else tuple(Sample.of(role.context, role.clips) for role in roles),
             error=error,
         )
         return (episode.place, episode.number), experience

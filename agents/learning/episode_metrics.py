@@ -37,7 +37,7 @@ def speed_metrics(
     collected: Collected, *, rollout_seconds: float, learning_seconds: float
 ) -> dict[str, float]:
     """How long a step took, and how many tokens all processes played in a second of it."""
-    own = sum(len(one.sample.tokens) for one in collected.all_played if one.sample)
+    own = sum(len(sample.tokens) for one in collected.all_played for sample in one.samples)
     return {
         "rollout_seconds": rollout_seconds,
         "learning_seconds": learning_seconds,
@@ -52,7 +52,7 @@ def _row(one: Experience) -> dict[str, float]:
         **parts,
         "calls": float(len(one.trajectory.crops)),
         "turns": float(len(one.trajectory.turns)),
-        "reply_tokens": float(one.sample.trained_tokens if one.sample else 0),
+        "reply_tokens": float(sum(sample.trained_tokens for sample in one.samples)),
         f"end/{one.trajectory.end_reason}": 1.0,
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,15 @@ from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
 from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
+from agents.ongoing import MakeSession
 from rewards.reward import RewardFunction
 from videoseek_env.budget import get_budget
-from videoseek_env.session import SessionConfig
+from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
+
+_Floats = npt.NDArray[np.float32]
 
 
 class GRPOLearner:
@@ -53,6 +58,7 @@ class GRPOLearner:
         reward: RewardFunction,
         accelerator: Accelerator | None = None,
         cache: ClipCache | None = None,
+        make_session: MakeSession = VideoSession,
     ) -> None:
         """Prepare to learn.
 
@@ -64,7 +70,14 @@ class GRPOLearner:
             reward: Scores a trajectory.
             accelerator: Device, precision and processes; by default one process.
             cache: Decoded clips.
+            make_session: Makes the session of an episode. Its policy may play several roles in
+                turn: each is a context of its own, and learns from the episode's reward.
+
+        Raises:
+            ConfigError: If turns are to be credited of any other session than `VideoSession`.
         """
+        if config.turn_credit and make_session is not VideoSession:
+            raise ConfigError("turn_credit needs episodes of one role: leave make_session out")
         self.model, self.config = model, config
         self.modules: Mapping[str, nn.Module] = {}
         self.accelerator = accelerator or Accelerator()
@@ -87,6 +100,7 @@ class GRPOLearner:
             session=model.counting(session),
             reward=reward,
             cache=ClipCache(2**29) if cache is None else cache,
+            make_session=make_session,
             seed=config.seed,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
@@ -119,57 +133,45 @@ class GRPOLearner:
 
     def _learn(self, experiences: Sequence[Experience]) -> dict[str, float]:
         """Minibatch after minibatch; each is one optimiser step on every process."""
-        groups = sorted(set(gather_object([one.group for one in experiences])))
-        advantages = self._advantages(experiences)
+        lessons = self._lessons(experiences)
+        groups = sorted(set(gather_object([one.group for one in lessons])))
         rate, norms = self.optimiser.learning_rate, list[float]()
         statistics: list[PolicyStatistics] = []
         for part in range(self.config.minibatches):
             chosen = set(groups[part :: self.config.minibatches])
-            indices = [i for i, one in enumerate(experiences) if one.group in chosen]
-            if not sum(gather_object([not _is_exceeded(experiences[i]) for i in indices])):
+            mine = [one for one in lessons if one.group in chosen]
+            if not sum(gather_object([one.is_kept for one in mine])):
                 self.optimiser.skip()
                 continue
-            statistics += self._accumulate(
-                [experiences[i] for i in indices], [advantages[i] for i in indices]
-            )
+            statistics += self._accumulate(mine)
             norms.append(self.optimiser.step())
         metrics = _means(gather_object(statistics))
         if norms:
             metrics["grad_norm"] = float(np.mean(norms))
         return metrics | {"learning_rate": rate}
 
-    def _accumulate(
-        self, experiences: Sequence[Experience], advantages: Sequence[npt.NDArray[np.float32]]
-    ) -> list[PolicyStatistics]:
+    def _accumulate(self, lessons: Sequence[_Lesson]) -> list[PolicyStatistics]:
         """Add up the gradients of a minibatch."""
-        samples = [one.sample for one in experiences if one.sample is not None]
-        self.batch, config = samples, self.config
-        keep = [not _is_exceeded(one) for one in experiences]
+        self.batch, config = [one.sample for one in lessons], self.config
         weights = global_weights(
-            samples,
-            keep=keep,
+            self.batch,
+            keep=[one.is_kept for one in lessons],
             normalise=config.normalise,
             constant=self._longest_reply if config.normalise == "constant" else None,
         )
         # What carries no loss need not be read.
-        kept = [i for i, is_kept in enumerate(keep) if is_kept]
+        kept = [i for i, one in enumerate(lessons) if one.is_kept]
         portions = micro_batches(
-            [samples[i] for i in kept], config.max_tokens, share_prompts=config.share_prompts
+            [self.batch[i] for i in kept], config.max_tokens, share_prompts=config.share_prompts
         )
         return [
-            self._backward(
-                [samples[kept[k]] for k in portion],
-                [torch.from_numpy(advantages[kept[k]]) for k in portion],
-                [weights[kept[k]] for k in portion],
-            )
+            self._backward([lessons[kept[k]] for k in portion], [weights[kept[k]] for k in portion])
             for portion in portions
         ]
 
-    def _backward(
-        self, samples: Sequence[Sample], advantages: Sequence[Tensor], weights: Sequence[Tensor]
-    ) -> PolicyStatistics:
+    def _backward(self, lessons: Sequence[_Lesson], weights: Sequence[Tensor]) -> PolicyStatistics:
         """Add the gradients of as many samples as are read at once."""
-        config = self.config
+        config, samples = self.config, [one.sample for one in lessons]
         with self.accelerator.autocast():
             reading = read(
                 self.model, samples, scope=self._scope, share_prompts=config.share_prompts
@@ -182,7 +184,7 @@ class GRPOLearner:
         terms = policy_terms(
             logprobs,
             old,
-            reading.cut(advantages),
+            reading.cut([one.advantages for one in lessons]),
             reading.batch.trained,
             clip_low=config.clip_low,
             clip_high=config.clip_high,
@@ -191,34 +193,42 @@ class GRPOLearner:
         self.optimiser.backward((terms.terms * table).sum())
         return policy_statistics(terms, logprobs.detach(), old.nan_to_num(), table)
 
-    def _advantages(self, experiences: Sequence[Experience]) -> list[npt.NDArray[np.float32]]:
-        """One number per token of each episode."""
+    def _lessons(self, experiences: Sequence[Experience]) -> list[_Lesson]:
+        """What was played in each role, with what it was worth."""
         if not experiences:
             return []
-        groups = [one.group for one in experiences]
-        samples = [one.sample for one in experiences if one.sample is not None]
-        tolerance = self.config.collector.tolerance
-        if not self.config.turn_credit:
-            whole = group_advantages(
-                [one.reward.value for one in experiences],
-                groups,
-                scale=self.config.scale,
-                tolerance=tolerance,
-            ).values
-            return [
-                np.full(len(sample.tokens), value, np.float32)
-                for sample, value in zip(samples, whole, strict=True)
-            ]
-        turns = turn_advantages(
-            [self._turn_rewards(one) for one in experiences],
-            groups,
+        credit = self._turn_credit if self.config.turn_credit else self._whole_credit
+        return [
+            _Lesson(one.group, sample, torch.from_numpy(advantages), not _is_exceeded(one))
+            for one, row in zip(experiences, credit(experiences), strict=True)
+            for sample, advantages in zip(one.samples, row, strict=True)
+        ]
+
+    def _whole_credit(self, experiences: Sequence[Experience]) -> list[list[_Floats]]:
+        """An episode's advantage for each token of all its roles."""
+        whole = group_advantages(
+            [one.reward.value for one in experiences],
+            [one.group for one in experiences],
             scale=self.config.scale,
-            over="return",  # the reward comes at the end: a late turn is compared with all episodes
-            tolerance=tolerance,
+            tolerance=self.config.collector.tolerance,
         ).values
         return [
-            row[sample.turn_of_tokens()].astype(np.float32)
-            for sample, row in zip(samples, turns, strict=True)
+            [np.full(len(sample.tokens), value, np.float32) for sample in one.samples]
+            for one, value in zip(experiences, whole, strict=True)
+        ]
+
+    def _turn_credit(self, experiences: Sequence[Experience]) -> list[list[_Floats]]:
+        """A turn's advantage for each of its tokens."""
+        turns = turn_advantages(
+            [self._turn_rewards(one) for one in experiences],
+            [one.group for one in experiences],
+            scale=self.config.scale,
+            over="return",  # the reward comes at the end: a late turn is compared with all episodes
+            tolerance=self.config.collector.tolerance,
+        ).values
+        return [
+            [row[sample.turn_of_tokens()].astype(np.float32) for sample in one.samples]
+            for one, row in zip(experiences, turns, strict=True)
         ]
 
     def _turn_rewards(self, one: Experience) -> list[float]:
@@ -227,6 +237,18 @@ class GRPOLearner:
             rewards = self.config.shaping(one.trajectory)
         rewards[-1] += one.reward.value
         return rewards
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """One role of an episode."""
+
+    group: int
+    sample: Sample
+    advantages: Tensor
+    """float32 [L]."""
+    is_kept: bool
+    """False for an exceeded episode, whose tokens carry no loss."""
 
 
 def _is_exceeded(one: Experience) -> bool:

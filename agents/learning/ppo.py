@@ -263,9 +263,8 @@ class PPOLearner:
 
 
 def _sample(one: Experience) -> Sample:
-    if one.sample is None:
-        raise ValueError(f"nothing is to be learned from an episode that failed: {one.error}")
-    return one.sample
+    (sample,) = one.samples  # sound, and of a `VideoSession`, which has one role
+    return sample
 
 
 def _names(experiences: Sequence[Experience]) -> list[tuple[int, int]]:

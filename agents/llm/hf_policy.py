@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -17,11 +18,26 @@ from videoseek_env.session import Observation
 from videoseek_env.video.clip import Clip
 
 
+@dataclass(slots=True, eq=False)
+class Role:
+    """What a model reads and writes in one role."""
+
+    row: Row
+    clips: list[Clip] = field(default_factory=list)
+    """The frames of the context's clips, in order."""
+
+    @property
+    def context(self) -> Context:
+        """The tokens so far."""
+        return self.row.context
+
+
 class HFPolicy:
     """One episode of a Qwen2.5-VL or Qwen3-VL model, loaded by transformers.
 
     Make one per episode from a shared model; `rollout` asks many of them in one batch. What the
-    model read and wrote, token by token, is in `context`.
+    model read and wrote, token by token, is in `context`. An observation that has a system prompt
+    begins a new role with an empty context: the decoupled baseline has two, most episodes one.
     """
 
     def __init__(
@@ -46,8 +62,8 @@ class HFPolicy:
         self.model = model
         self.sampling = sampling or Sampling()
         self.scope: Scope | None = scope
-        self._row = Row(Context())
-        self._clips: list[Clip] = []
+        self.roles = [Role(Row(Context()))]
+        """What a learner reads again; the last one is being played."""
 
     @classmethod
     def factory(
@@ -62,18 +78,12 @@ class HFPolicy:
 
     @property
     def context(self) -> Context:
-        """The tokens of the episode so far."""
-        return self._row.context
-
-    @property
-    def clips(self) -> tuple[Clip, ...]:
-        """The frames of the context's clips, in order: what a learner reads again."""
-        return tuple(self._clips)
+        """The tokens so far of the role that is being played."""
+        return self.roles[-1].context
 
     def reset(self, *, seed: int | None = None) -> None:
         """Begin an episode."""
-        self._row = Row(Context(), np.random.default_rng(seed))
-        self._clips = []
+        self.roles = [Role(Row(Context(), np.random.default_rng(seed)))]
 
     def act(self, observation: Observation) -> str:
         """The model's reply."""
@@ -96,7 +106,8 @@ class HFPolicy:
         shared = {(id(policy.model), policy.sampling, policy.scope) for policy in policies}
         if len(shared) > 1:
             raise ConfigError("policies that act together share model, sampling and scope")
-        rows = [policy._row for policy in policies]
+        roles = [policy._role(seen) for policy, seen in zip(policies, observations, strict=True)]
+        rows = [role.row for role in roles]
         before = [(row.context.mark(), row.known, row.rng.bit_generator.state) for row in rows]
         try:
             for row, observation in zip(rows, observations, strict=True):
@@ -108,6 +119,13 @@ class HFPolicy:
                 row.context.rollback(mark)
                 row.known, row.rng.bit_generator.state = known, state
             raise
-        for policy, new in zip(policies, clips, strict=True):
-            policy._clips += new
+        for policy, role, new in zip(policies, roles, clips, strict=True):
+            role.clips += new
+            if role is not policy.roles[-1]:
+                policy.roles.append(role)
         return replies
+
+    def _role(self, seen: Observation) -> Role:
+        """Whose observation it is: the last role's, or a new one's, which is not kept yet."""
+        role = self.roles[-1]
+        return Role(Row(Context(), role.row.rng)) if seen.system and len(role.context) else role

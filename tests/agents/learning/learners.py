@@ -26,11 +26,12 @@ from agents.llm.model import VisionLanguageModel
 from agents.llm.prefill import Row
 from agents.llm.tiny import TINY_PROMPTS, TinyConfig, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
+from agents.ongoing import MakeSession
 from agents.rollout import rollout
 from rewards import Reward
 from tests.sample_trajectories import answer_reply, crop_reply, make_task
 from videoseek_env.budget import TINY
-from videoseek_env.session import SessionConfig
+from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import Trajectory
 from videoseek_env.video.clip import Clip
@@ -81,6 +82,7 @@ def grpo(
     reward: Any = vowels,
     tasks: Sequence[VideoTask] | None = None,
     accelerator: Any = None,
+    make_session: MakeSession = VideoSession,
     **fields: Any,
 ) -> GRPOLearner:
     config = GRPOConfig(
@@ -98,6 +100,7 @@ def grpo(
         session=session,
         reward=reward,
         accelerator=accelerator,
+        make_session=make_session,
     )
 
 

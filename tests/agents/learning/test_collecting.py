@@ -123,7 +123,7 @@ def test_an_episode_that_fails_once_is_played_again_with_another_seed(minute_vid
     player, _ = collector(tasks, Fragile)
     found = player.collect(0, 0)
     assert found.failures == {"policy_failed": 1} and found.failed_groups == 0
-    assert len(found.experiences) == 4 and all(one.sample for one in found.experiences)
+    assert len(found.experiences) == 4 and all(len(one.samples) == 1 for one in found.experiences)
 
 
 def test_an_episode_that_fails_twice_costs_its_group_and_is_counted(minute_video: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_saved_episode_is_read_as_it_was_played(
     for field in ("id", "role", "clip", "trained", "position"):
         assert np.array_equal(sample.tokens[field], policy.context[field]), field
     assert sample.refs == tuple(clip.ref for clip in policy.context.clips)
-    for one, other in zip(sample.clips, policy.clips, strict=True):
+    for one, other in zip(sample.clips, policy.roles[0].clips, strict=True):
         assert np.array_equal(one.frames, other.frames)
 
 

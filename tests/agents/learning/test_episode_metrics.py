@@ -18,7 +18,7 @@ def experience(reward: Reward, *replies: str, end_reason: EndReason | None = Non
         trajectory=make_trajectory(replies, end_reason=end_reason),
         reward=reward,
         seconds=1.0,
-        sample=sample(*replies),
+        samples=(sample(*replies),),
     )
 
 
@@ -29,7 +29,7 @@ FAILED = Experience(
     trajectory=make_trajectory([], end_reason=EndReason.VIDEO_FAILED),
     reward=Reward(0.0),
     seconds=0.0,
-    sample=None,
+    samples=(),
     error="gone",
 )
 
@@ -43,8 +43,7 @@ def test_means_are_over_sound_episodes_and_failed_ones_are_counted() -> None:
         drawn=4,
     )
     metrics = episode_metrics(collected)
-    assert ANSWERED.sample is not None and EXCEEDED.sample is not None
-    written = (ANSWERED.sample.trained_tokens + EXCEEDED.sample.trained_tokens) / 2
+    written = (ANSWERED.samples[0].trained_tokens + EXCEEDED.samples[0].trained_tokens) / 2
     assert metrics == {
         "reward": 1.5,
         "reward_std": 1.5,
@@ -69,6 +68,5 @@ def test_without_a_sound_episode_there_are_counts_alone() -> None:
 
 def test_speed_is_all_tokens_over_all_seconds() -> None:
     collected = Collected(all_played=[ANSWERED, FAILED])
-    assert ANSWERED.sample is not None
     metrics = speed_metrics(collected, rollout_seconds=1.5, learning_seconds=0.5)
-    assert metrics["tokens_per_second"] == pytest.approx(len(ANSWERED.sample.tokens) / 2)
+    assert metrics["tokens_per_second"] == pytest.approx(len(ANSWERED.samples[0].tokens) / 2)

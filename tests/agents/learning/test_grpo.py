@@ -13,6 +13,7 @@ from agents.learning.optimiser import NonFiniteLossError, OptimiserConfig
 from agents.llm.batch import TokenBatch
 from agents.llm.likelihood import log_probabilities
 from agents.llm.model import VisionLanguageModel
+from envs.decoupled import DecoupledSession
 from rewards import Reward, TrajectoryGuidedReward
 from rewards.credit import CoverageShaping
 from tests.agents.learning.learners import (
@@ -48,13 +49,15 @@ def by_group(experiences: Any) -> dict[int, list[Experience]]:
 
 
 def log_ratio(model: VisionLanguageModel, one: Experience) -> torch.Tensor:
-    """Of the tokens of one episode, read alone."""
-    sample = one.sample
-    assert sample is not None
-    batch = TokenBatch.stack([sample.tokens], pad_id=0)
-    logprobs = log_probabilities(model, batch, model.encode(list(sample.clips)))
-    trained = torch.from_numpy(sample.tokens["trained"].copy())
-    return logprobs[0][trained] - torch.from_numpy(sample.tokens["logprob"].copy())[trained]
+    """Of the tokens of one episode, each of its contexts read alone."""
+    ratios = []
+    for sample in one.samples:
+        batch = TokenBatch.stack([sample.tokens], pad_id=0)
+        logprobs = log_probabilities(model, batch, model.encode(list(sample.clips)))
+        trained = torch.from_numpy(sample.tokens["trained"].copy())
+        old = torch.from_numpy(sample.tokens["logprob"].copy())[trained]
+        ratios.append(logprobs[0][trained] - old)
+    return torch.cat(ratios)
 
 
 def is_exceeded(one: Experience) -> bool:
@@ -67,7 +70,7 @@ def plain_gradients(model: VisionLanguageModel, experiences: Any) -> list[torch.
     model.network.zero_grad()
     groups = by_group(experiences)
     kept = [one for members in groups.values() for one in members if not is_exceeded(one)]
-    tokens = sum(one.sample.trained_tokens for one in kept if one.sample)
+    tokens = sum(sample.trained_tokens for one in kept for sample in one.samples)
     for members in groups.values():
         rewards = torch.tensor([one.reward.value for one in members], dtype=torch.float64)
         for one, reward in zip(members, rewards, strict=True):
@@ -104,6 +107,35 @@ def test_the_gradient_is_that_of_the_equations_however_it_is_computed(
     scale = max(float(gradient.abs().max()) for gradient in expected)
     assert scale > 1e-3
     assert largest_difference(found[0], expected) < 1e-5 * max(1.0, scale)
+
+
+def test_every_role_of_an_episode_learns_from_its_reward(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, CROP, ANSWER, WRONG)
+    learner = grpo(
+        minute_video,
+        session=LONG,
+        reward=TrajectoryGuidedReward(),
+        collector=CollectorConfig(questions=2, group_size=6),
+        make_session=DecoupledSession,
+    )
+    found = gradients_of(monkeypatch, learner)
+    update = learner.update(0)
+    roles = [sample for one in update.experiences for sample in one.samples]
+    assert len(roles) == 2 * len(update.experiences)  # a seeker's context, and an answerer's
+    assert update.metrics["reply_tokens"] == pytest.approx(
+        sum(sample.trained_tokens for sample in roles) / len(update.experiences)
+    )
+    expected = plain_gradients(learner.model, update.experiences)
+    scale = max(float(gradient.abs().max()) for gradient in expected)
+    assert scale > 1e-3
+    assert largest_difference(found[0], expected) < 1e-5 * max(1.0, scale)
+
+
+def test_turns_of_several_roles_are_not_credited(minute_video: Path) -> None:
+    with pytest.raises(ConfigError, match="turn_credit needs episodes of one role"):
+        grpo(minute_video, turn_credit=True, make_session=DecoupledSession)
 
 
 def test_an_exceeded_episode_counts_in_its_group_and_carries_no_loss(
@@ -248,8 +280,8 @@ def test_minibatches_hold_whole_groups_and_take_a_step_each(
     update = one.update(0)
     tokens = defaultdict(int)
     for member in update.experiences:
-        if member.sample and member.group in by_group(update.experiences):
-            tokens[member.group] += member.sample.trained_tokens
+        if member.group in by_group(update.experiences):
+            tokens[member.group] += sum(sample.trained_tokens for sample in member.samples)
     first, second = (tokens[group] / sum(tokens.values()) for group in sorted(tokens))
     # The parts are means over their own tokens.
     mixed = [first * a + second * b for a, b in zip(found[0], found[1], strict=True)]

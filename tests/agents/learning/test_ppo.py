@@ -38,8 +38,7 @@ def by_answer(trajectory: Trajectory) -> Reward:
 
 def plain_advantages(one: Experience, shaping: CoverageShaping | None) -> torch.Tensor:
     """By hand, for values of 0: each written token gets what comes later, LAM a written token."""
-    assert one.sample is not None
-    turns = one.sample.turn_of_tokens()
+    turns = one.samples[0].turn_of_tokens()
     turns = turns[turns >= 0]  # observations between replies count for nothing
     rewards = np.zeros(len(turns))
     if shaping is not None:
@@ -60,12 +59,12 @@ def plain_gradients(
     advantages = [plain_advantages(one, shaping) for one in experiences]
     flat = torch.cat(advantages)
     for one, advantage in zip(experiences, advantages, strict=True):
-        batch = TokenBatch.stack([one.sample.tokens], pad_id=0)
-        clips = model.encode(list(one.sample.clips))
+        batch = TokenBatch.stack([one.samples[0].tokens], pad_id=0)
+        clips = model.encode(list(one.samples[0].clips))
         hidden = model.hidden(batch.ids, batch.positions, clips)
         trained = batch.trained[0]
         now = read_out(model, hidden, batch)[0][trained]
-        ratio = (now - torch.from_numpy(one.sample.tokens["logprob"].copy())[trained]).exp()
+        ratio = (now - torch.from_numpy(one.samples[0].tokens["logprob"].copy())[trained]).exp()
         white = (advantage - flat.mean()) / (flat.std() + 1e-6)
         terms = torch.minimum(ratio * white, ratio.clamp(0.8, 1.2) * white)
         # The value of a token is that of the state before it.
@@ -159,7 +158,7 @@ def test_every_epoch_goes_through_every_episode_once(
 
     monkeypatch.setattr(learner.optimiser, "step", step)
     update = learner.update(0)
-    everyone = sorted(id(one.sample) for one in update.experiences)
+    everyone = sorted(id(one.samples[0]) for one in update.experiences)
     assert len(batches) == 4 and all(len(batch) == 3 for batch in batches)
     assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == everyone
     assert set(batches[0]) not in ({*batches[2]}, {*batches[3]})  # by the seed, in another order

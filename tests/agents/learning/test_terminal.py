@@ -15,7 +15,7 @@ def experience(*replies: str) -> Experience:
         trajectory=make_trajectory(list(replies)),
         reward=Reward(1.5),
         seconds=0.1,
-        sample=None,
+        samples=(),
     )
 
 
