@@ -13,6 +13,7 @@ from agents.learning.from_nothing.batches import batches
 from agents.learning.from_nothing.examples import Example
 from agents.learning.from_nothing.measures import TokenClasses
 from agents.llm.batch import TokenBatch
+from agents.llm.decoupling import TaskDecoupling
 from agents.llm.model import VisionLanguageModel
 from agents.llm.vision import patchify
 from agents.llm.vision_tower import ClipFeatures, encode_clips
@@ -58,6 +59,7 @@ class Demonstrations:
         sight: Sight,
         tokens: int,
         seed: int,
+        decoupling: TaskDecoupling | None = None,
     ) -> None:
         """Prepare.
 
@@ -67,8 +69,11 @@ class Demonstrations:
             sight: How it sees.
             tokens: Of a batch, padding included.
             seed: Of the order.
+            decoupling: How often to attend as task-decoupled masking has it; by default never.
         """
         self._model, self._sight = model, sight
+        self._decoupling = decoupling or TaskDecoupling(probability=0.0)
+        self._rng = np.random.default_rng([seed, 5])
         self._batches = batches(examples, tokens=tokens, rng=np.random.default_rng([seed, 2]))
         self._classes = TokenClasses(model.vocabulary)
 
@@ -79,7 +84,8 @@ class Demonstrations:
             [example.tokens for example in examples], pad_id=self._model.vocabulary.end_of_turn
         )
         features = self._sight(self._model, examples)
-        hidden = self._model.hidden(batch.ids, batch.positions, [features])
+        plan = self._decoupling.draw(batch.role, batch.clip, batch.valid, generator=self._rng)
+        hidden = self._model.hidden(batch.ids, batch.positions, [features], decoupling=plan)
         trained = batch.trained[:, 1:]
         logits = self._model.logits(hidden[:, :-1][trained])
         wanted = batch.ids[:, 1:][trained]

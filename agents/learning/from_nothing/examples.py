@@ -9,14 +9,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.drills import Piece, drill
+from agents.learning.from_nothing.ways import NATIVE, Way
 from agents.learning.needle_truth import describe_pairs
 from agents.llm.context import Context, TokenRole
 from agents.llm.model import VisionLanguageModel
 from agents.llm.vocabulary import Vocabulary
+from agents.ongoing import Session
 from videoseek_env.errors import ConfigError
-from videoseek_env.session import Observation, SessionConfig, VideoSession
+from videoseek_env.session import Observation
 from videoseek_env.task import VideoTask
 from videoseek_env.video.cache import ClipCache
 from videoseek_env.video.reader import VideoReader
@@ -27,7 +28,7 @@ MOST_WORDS = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """One demonstration, or one drill."""
+    """One role of a demonstration, or one drill."""
 
     tokens: npt.NDArray[np.void]
     """[L] of `agents.llm.context.TOKEN`. Crops that miss on purpose are not trained on, nor is what
@@ -38,19 +39,30 @@ class Example:
     """Of each clip, [N, H, W, 3], shared with other examples; N is 0 in imagined episodes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Where episodes are played to become examples."""
 
-    model: VisionLanguageModel
-    """Whose tokens."""
-    session: SessionConfig
-    """The rules, counted in the model's tokens."""
-    cache: ClipCache
-    """Where clips come from."""
-    demonstrator: Demonstrator
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        cache: ClipCache,
+        slip_probability: float,
+        way: Way = NATIVE,
+    ) -> None:
+        """Prepare.
 
-    def demonstrate(self, task: VideoTask, reader: VideoReader, *, seed: int) -> Example:
+        Args:
+            model: Whose tokens.
+            cache: Where clips come from.
+            slip_probability: As for `Demonstrator`.
+            way: How tasks are played.
+        """
+        self._model, self._cache, self._way = model, cache, way
+        self._rules = model.counting(way.rules)
+        self._demonstrator = way.demonstrator(slip_probability=slip_probability)
+
+    def demonstrate(self, task: VideoTask, reader: VideoReader, *, seed: int) -> list[Example]:
         """Play a task by its truth, in a real session.
 
         Args:
@@ -58,21 +70,26 @@ class Stage:
             reader: Its video.
             seed: Of the demonstrator's slips.
 
+        Returns:
+            One example for each role that is played.
+
         Raises:
             ConfigError: If a pair of frames is more than one visual token, or the budget cuts the
                 demonstration off.
         """
         episode = self._begin(task, reader, seed)
-        recording = _Recording(self.model, task)
+        roles: list[_Recording] = []
         observation: Observation | None = episode.start()
         while observation is not None and episode.end_reason is None:
-            recording.observe(observation)
-            reply = self.demonstrator.act(observation)
-            recording.reply([Piece(reply, True)], is_slip=self.demonstrator.is_slip)
+            if observation.system:
+                roles.append(_Recording(self._model, task))
+            roles[-1].observe(observation)
+            reply = self._demonstrator.act(observation)
+            roles[-1].reply([Piece(reply, True)], is_slip=self._demonstrator.is_slip)
             observation = episode.reply(reply)
         if episode.trajectory.answer is None:
             raise ConfigError(f"task {task.id!r}: the demonstration ended as {episode.end_reason}")
-        return recording.example()
+        return [role.example() for role in roles]
 
     def drill(self, task: VideoTask, reader: VideoReader, *, seed: int) -> Example:
         """A drill on a task's overview.
@@ -86,17 +103,17 @@ class Stage:
             ConfigError: If a pair of frames is more than one visual token.
         """
         observation = self._begin(task, reader, seed).start()
-        recording = _Recording(self.model, task)
+        recording = _Recording(self._model, task)
         recording.observe(observation)
-        thought = self.demonstrator.act(observation)
+        thought = self._demonstrator.act(observation)
         rng = np.random.default_rng(seed)
-        recording.reply(drill(thought, self.demonstrator, task, rng=rng))
+        recording.reply(drill(thought, self._demonstrator, task, rng=rng))
         return recording.example()
 
-    def _begin(self, task: VideoTask, reader: VideoReader, seed: int) -> VideoSession:
-        self.demonstrator.reset(seed=seed)
-        self.demonstrator.reveal(task)
-        return VideoSession(task, reader, self.session, cache=self.cache)
+    def _begin(self, task: VideoTask, reader: VideoReader, seed: int) -> Session:
+        self._demonstrator.reset(seed=seed)
+        self._demonstrator.reveal(task)
+        return self._way.make_session(task, reader, self._rules, cache=self._cache)
 
 
 class _Recording:

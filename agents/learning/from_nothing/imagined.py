@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.examples import Example, Stage
 from agents.llm.model import VisionLanguageModel
 from videoseek_env.datasets.needle import plan_video_tasks
 from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.errors import VideoDecodeError
-from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.video.cache import ClipCache
 from videoseek_env.video.clip import Clip, ClipRef
@@ -66,7 +64,6 @@ def imagine(
     model: VisionLanguageModel,
     config: NeedleConfig,
     *,
-    session: SessionConfig,
     slip_probability: float,
     drill_probability: float,
     seed: int,
@@ -76,15 +73,17 @@ def imagine(
     Args:
         model: Whose tokens.
         config: What the scenes are like; `videos` does not matter.
-        session: The rules, counted in the model's tokens.
         slip_probability: As for `Demonstrator`.
         drill_probability: The share of drills, in [0, 1].
         seed: Of slips and drills.
     """
-    demonstrator = Demonstrator(slip_probability=slip_probability)
-    stage = Stage(model=model, session=session, cache=NoPixels(), demonstrator=demonstrator)
+    stage = Stage(model, cache=NoPixels(), slip_probability=slip_probability)
     rng = np.random.default_rng([seed, 4])
     for index in itertools.count():
         for task in plan_video_tasks(config, index):
-            play = stage.drill if rng.random() < drill_probability else stage.demonstrate
-            yield play(task, PlannedVideo(task, config), seed=int(rng.integers(2**31)))
+            is_drill, video = rng.random() < drill_probability, PlannedVideo(task, config)
+            seed = int(rng.integers(2**31))
+            if is_drill:
+                yield stage.drill(task, video, seed=seed)
+            else:
+                yield from stage.demonstrate(task, video, seed=seed)

@@ -27,6 +27,8 @@ class TokenClasses:
             "colour": _ids(vocabulary, COLOURS),
             "kind": _ids(vocabulary, kinds),
             "yes": _ids(vocabulary, [" yes"]),
+            "no": _ids(vocabulary, [" no"]),
+            "count": _ids(vocabulary, [" one", " two", " three", " four"]),
             "again": _ids(vocabulary, [" again"]),
         }
 

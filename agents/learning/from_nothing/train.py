@@ -6,35 +6,33 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.copying import Copying
-from agents.learning.from_nothing.episodes import Demonstrations, imagined_sight, real_sight
-from agents.learning.from_nothing.examples import Example, Stage
+from agents.learning.from_nothing.episodes import Demonstrations, imagined_sight
+from agents.learning.from_nothing.examples import Example
 from agents.learning.from_nothing.imagined import imagine
 from agents.learning.from_nothing.optimise import optimise
 from agents.learning.from_nothing.perception import Pairs
 from agents.learning.from_nothing.planting import plant_previous_token_heads
-from agents.learning.from_nothing.settings import MODEL, NEEDLE_SESSION, needle_config
+from agents.learning.from_nothing.playing import SLIP_PROBABILITY, demonstrate, learn_to_play
+from agents.learning.from_nothing.settings import MODEL, needle_config
 from agents.llm.model import VisionLanguageModel
 from agents.llm.tiny import save_tiny, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
 from videoseek_env.datasets.needle import load_needle
+from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.errors import ConfigError
 from videoseek_env.trajectory import append_jsonl, read_jsonl
-from videoseek_env.video import ClipCache, open_video
 
 Report = Callable[[Mapping[str, Any]], None]
 """Gets what is logged, as it is logged."""
 
-SLIP_PROBABILITY: Final = 0.4
-"""How often a demonstrated crop is off, so that it is learned what to do then."""
 DRILL_PROBABILITY: Final = 0.6
 """The share of drills among imagined examples."""
 LOOK_BACK_TOKENS: Final = (1, 2)
@@ -42,7 +40,6 @@ LOOK_BACK_TOKENS: Final = (1, 2)
 
 _EXAMPLES_FOR_IDS: Final = 300
 """Enough to use every token that demonstrations ever use."""
-_CACHE_BYTES: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +168,6 @@ class _Run:
         endless = imagine(
             model,
             needle_config("imagined", 1, seed=self.config.seed),
-            session=model.counting(NEEDLE_SESSION),
             slip_probability=SLIP_PROBABILITY,
             drill_probability=DRILL_PROBABILITY,
             seed=self.config.seed,
@@ -181,24 +177,14 @@ class _Run:
     def real(self, model: VisionLanguageModel) -> list[Example]:
         """From the training videos."""
         if not self._examples:
-            self._examples = list(self._demonstrate(model))
+            tasks = load_needle(training_set(self.config), root=self._folder / "videos")
+            self._examples = demonstrate(model, tasks)
         return self._examples
 
-    def _demonstrate(self, model: VisionLanguageModel) -> Iterator[Example]:
-        config = needle_config("train", self.config.videos, seed=self.config.seed)
-        tasks = load_needle(config, root=self._folder / "videos")
-        stage = Stage(
-            model=model,
-            session=model.counting(NEEDLE_SESSION),
-            cache=ClipCache(_CACHE_BYTES),
-            demonstrator=Demonstrator(slip_probability=SLIP_PROBABILITY),
-        )
-        for seed, task in enumerate(tasks):
-            reader = open_video(task.video)
-            try:
-                yield stage.demonstrate(task, reader, seed=seed)
-            finally:
-                reader.close()
+
+def training_set(config: FromNothingConfig) -> NeedleConfig:
+    """The videos of a run, which it keeps in the folder "videos" of its own."""
+    return needle_config("train", config.videos, seed=config.seed)
 
 
 def _copy(run: _Run, model: VisionLanguageModel, log: Report) -> None:
@@ -231,15 +217,14 @@ def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
 
 
 def _play(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    stage = Demonstrations(
+    learn_to_play(
         model,
         run.real(model),
-        sight=real_sight,
-        tokens=run.config.batch_tokens,
+        steps=run.config.playing_steps,
+        batch_tokens=run.config.batch_tokens,
         seed=run.config.seed + 1,
+        log=log,
     )
-    steps = run.config.playing_steps
-    optimise(model.network.parameters(), stage.loss, steps=steps, learning_rate=1.5e-3, log=log)
 
 
 _STAGES: Final[Mapping[str, Callable[[_Run, VisionLanguageModel, Report], None]]] = {

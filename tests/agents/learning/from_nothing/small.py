@@ -7,7 +7,7 @@ from functools import cache
 
 from agents.learning.from_nothing.examples import Example
 from agents.learning.from_nothing.imagined import imagine
-from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
+from agents.learning.from_nothing.settings import needle_config
 from agents.llm.model import VisionLanguageModel
 from agents.llm.tiny import TinyConfig, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
@@ -37,7 +37,6 @@ def imagined_examples(count: int = 24, drill_probability: float = 0.0) -> list[E
     examples = imagine(
         model,
         needle_config("small", 1),
-        session=model.counting(NEEDLE_SESSION),
         slip_probability=0.5,
         drill_probability=drill_probability,
         seed=0,

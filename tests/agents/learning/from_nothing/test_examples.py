@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.examples import Example, Stage
 from agents.learning.from_nothing.settings import NEEDLE_BUDGET, NEEDLE_SESSION, needle_config
+from agents.learning.from_nothing.ways import DECOUPLED, NATIVE, SINGLE_TURN
 from agents.llm.context import TokenRole
 from tests.agents.learning.from_nothing.small import imagined_examples, small_model
 from videoseek_env.budget import LAPTOP, Budget
@@ -21,12 +21,8 @@ MODEL = small_model()
 
 
 def stage(budget: Budget = NEEDLE_BUDGET) -> Stage:
-    return Stage(
-        model=MODEL,
-        session=MODEL.counting(replace(NEEDLE_SESSION, budget=budget)),
-        cache=ClipCache(2**24),
-        demonstrator=Demonstrator(),
-    )
+    way = replace(NATIVE, rules=replace(NEEDLE_SESSION, budget=budget))
+    return Stage(MODEL, cache=ClipCache(2**24), slip_probability=0.0, way=way)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     """Of twelve tasks about one real video."""
     tasks = load_needle(needle_config("examples", 1), root=tmp_path_factory.mktemp("needle"))
     played = stage()
-    return [played.demonstrate(task, open_video(task.video), seed=0) for task in tasks]
+    return [
+        example
+        for task in tasks
+        for example in played.demonstrate(task, open_video(task.video), seed=0)
+    ]
 
 
 def test_each_visual_token_has_a_pair_of_frames_and_its_words(examples: list[Example]) -> None:
@@ -69,6 +69,20 @@ def test_all_that_a_demonstrator_writes_is_trained_but_crops_that_miss() -> None
         assert (tokens["role"][untrained] == TokenRole.GROUNDING).all()
         missed += untrained.any()
     assert missed > 0
+
+
+def test_each_role_is_an_example_of_its_own(tmp_path: Path) -> None:
+    config = needle_config("roles", 1, kinds=(TaskKind.SINGLE_CLUE_TOOL,), tasks_per_video=1)
+    (task,) = load_needle(config, root=tmp_path)
+    played = [
+        Stage(MODEL, cache=ClipCache(2**24), slip_probability=0.0, way=way).demonstrate(
+            task, open_video(task.video), seed=0
+        )
+        for way in (NATIVE, SINGLE_TURN, DECOUPLED)
+    ]
+    # Overview and crop; the overview; a seeker that sees both, an answerer that sees the crop.
+    clips = [[[len(clip) for clip in role.frames] for role in roles] for roles in played]
+    assert clips == [[[24, 8]], [[24]], [[24, 8], [8]]]
 
 
 def test_a_budget_of_more_tokens_a_pair_is_refused(tmp_path: Path) -> None:

@@ -5,32 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.examples import Stage
 from agents.learning.from_nothing.imagined import NoPixels, PlannedVideo
-from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
+from agents.learning.from_nothing.settings import needle_config
 from tests.agents.learning.from_nothing.small import imagined_examples, small_model
 from videoseek_env.datasets.needle import load_needle, plan_tasks
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video import ClipCache, open_video
 
 MODEL = small_model()
-SESSION = MODEL.counting(NEEDLE_SESSION)
 
 
 def test_an_imagined_episode_equals_the_one_on_the_real_video_but_for_pixels(
     tmp_path: Path,
 ) -> None:
     config = needle_config("real", 1)
-    demonstrator = Demonstrator(slip_probability=0.5)
     real, planned = (
-        Stage(model=MODEL, session=SESSION, cache=cache, demonstrator=demonstrator)
-        for cache in (ClipCache(2**24), NoPixels())
+        Stage(MODEL, cache=cache, slip_probability=0.5) for cache in (ClipCache(2**24), NoPixels())
     )
     tasks = load_needle(config, root=tmp_path)
     for task, plan in zip(tasks, plan_tasks(config), strict=True):
-        seen = real.demonstrate(task, open_video(task.video), seed=7)
-        imagined = planned.demonstrate(plan, PlannedVideo(plan, config), seed=7)
+        (seen,) = real.demonstrate(task, open_video(task.video), seed=7)
+        (imagined,) = planned.demonstrate(plan, PlannedVideo(plan, config), seed=7)
         for field in seen.tokens.dtype.names or ():
             np.testing.assert_array_equal(seen.tokens[field], imagined.tokens[field])
         np.testing.assert_array_equal(seen.words, imagined.words)

@@ -1,0 +1,85 @@
+"""Demonstrations for what native clue seeking is compared with: one turn, and two roles.
+
+They write in the same words as `Demonstrator`, so that only the way of playing differs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agents.learning.demonstrations import Demonstrator
+from agents.learning.needle_truth import describe_pairs, name_of
+from videoseek_env.action import write_answer
+from videoseek_env.session import Observation
+from videoseek_env.video.clip import ClipRef
+
+HAND_OVER: Final = "none"
+"""What the seeker answers when it has found everything; nobody reads it."""
+
+
+class SingleTurnDemonstrator(Demonstrator):
+    """Answers after the overview, and is right even where the overview does not show it.
+
+    From that a model learns to guess, each option as often as it is right.
+    """
+
+    def _after_overview(self) -> str:
+        if not self._waiting:
+            return super()._after_overview()
+        self._waiting = []
+        return self._choice(self._landmark_text())
+
+
+class DecoupledDemonstrator(Demonstrator):
+    """Plays the seeker and the answerer of `envs.decoupled`, one after the other.
+
+    The seeker crops everything that the question is about, since the answerer sees only that.
+    """
+
+    def act(self, observation: Observation) -> str:
+        """The seeker's next crop or its hand-over, or the answerer's answer."""
+        ref = observation.clip_ref
+        if ref is not None and ref.strategy == "overview":
+            self._waiting = self._waiting or self._shown_clues()
+            return self._crop(self._look_over(ref) + self._landmark_text() + self._plan())
+        if observation.system:
+            return write_answer(self._answerer_thought(ref), self._task.answer)
+        return self._seek_on(ref)
+
+    def _shown_clues(self) -> list[int]:
+        """What a question is about that needs no crop in one context, without its landmark."""
+        clues = self._clues()
+        if not self._template.startswith("hop"):
+            return list(clues)
+        return [place for place in clues if place != self._landmark()]
+
+    def _seek_on(self, ref: ClipRef | None) -> str:
+        """After a crop, or after a reply that could not be carried out."""
+        found = self._name_when_found(self._waiting[0])
+        think = "" if ref is None else self._scan(ref)
+        if ref is None or all(seen.text != found for seen in describe_pairs(ref, self._task)):
+            return self._crop(f"{think}. again{self._plan().removeprefix('.')}")
+        self._opened.append(self._waiting.pop(0))
+        think = f"{think}. {found}"
+        if self._waiting:
+            return self._crop(think + self._plan())
+        self.is_slip = False
+        return write_answer(think, HAND_OVER)
+
+    def _name_when_found(self, place: int) -> str:
+        event = self._events[place]
+        return name_of(event, is_face=event["kind"] == "card")
+
+    def _answerer_thought(self, ref: ClipRef | None) -> str:
+        """Everything that the crops show, and what follows from it.
+
+        No landmark is in the crops: what they show is what was looked for.
+        """
+        is_hop = self._template.startswith("hop")
+        verdicts = None if is_hop else self._verdicts()
+        scan = "none" if ref is None else self._scan(ref, verdicts=verdicts)
+        cards = [place for place in self._opened if self._events[place]["kind"] == "card"]
+        if cards:
+            faces = "".join(f". {self._name_when_found(place)}" for place in cards)
+            return f"{self._goal()}: {scan}{self._choice(faces + self._result())}"
+        return f"{self._goal()}: {scan}{self._choice(f'. {self._shown()}')}"

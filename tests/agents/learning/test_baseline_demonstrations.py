@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import pytest
+
+from agents.learning.baseline_demonstrations import HAND_OVER
+from agents.learning.from_nothing.imagined import NoPixels, PlannedVideo
+from agents.learning.from_nothing.settings import needle_config
+from agents.learning.from_nothing.ways import DECOUPLED, NATIVE, SINGLE_TURN, Way
+from agents.learning.needle_truth import describe_pairs, name_of
+from agents.llm.tiny_tokenizer import byte_fallbacks, tiny_tokenizer
+from envs.decoupled import ANSWERER, SEEKER, DecoupledSession
+from rewards.trajectory_guided import TrajectoryGuidedReward
+from videoseek_env.datasets.needle import plan_tasks
+from videoseek_env.session import Observation
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import EndReason, Trajectory
+
+CONFIG = needle_config("baselines", 20)
+
+
+@cache
+def tasks() -> list[VideoTask]:
+    return plan_tasks(CONFIG)
+
+
+def play(
+    way: Way, task: VideoTask, slip_probability: float = 0.0, seed: int = 0
+) -> DecoupledSession:
+    """The finished session, whose class differs with the way."""
+    session = way.make_session(task, PlannedVideo(task, CONFIG), way.rules, cache=NoPixels())
+    demonstrator = way.demonstrator(slip_probability=slip_probability)
+    demonstrator.reset(seed=seed)
+    demonstrator.reveal(task)
+    observation: Observation | None = session.start()
+    while observation is not None:
+        observation = session.reply(demonstrator.act(observation))
+    return session  # type: ignore[return-value]
+
+
+def trajectories(way: Way, slip_probability: float = 0.0) -> list[Trajectory]:
+    return [play(way, task, slip_probability, seed).trajectory for seed, task in enumerate(tasks())]
+
+
+@pytest.mark.parametrize("way", [SINGLE_TURN, DECOUPLED])
+@pytest.mark.parametrize("slip_probability", [0.0, 0.5])
+def test_every_demonstration_is_right_and_in_tokens_of_its_own(
+    way: Way, slip_probability: float
+) -> None:
+    tokenizer = tiny_tokenizer()
+    for trajectory in trajectories(way, slip_probability):
+        parts = TrajectoryGuidedReward()(trajectory).parts
+        assert parts["acc"] == parts["format"] == 1
+        assert trajectory.end_reason is EndReason.ANSWERED
+        for turn in trajectory.turns:
+            assert byte_fallbacks(tokenizer, turn.observation + turn.reply) == []
+
+
+def test_a_single_turn_tells_no_face_and_thinks_like_the_native_way_about_the_rest() -> None:
+    for task in tasks():
+        (turn,) = play(SINGLE_TURN, task).trajectory.turns
+        first = play(NATIVE, task).trajectory.turns[0]
+        if "<answer>" in first.reply:
+            assert turn.reply == first.reply
+        else:
+            scan = turn.reply.partition(". A ")[0]
+            assert first.reply.startswith(scan)
+            assert not re.search(r"(card|sum|number) [0-9]", turn.reply)
+
+
+def test_the_answerer_sees_everything_that_the_question_is_about_but_landmarks() -> None:
+    for task in tasks():
+        session = play(DECOUPLED, task)
+        (answered,) = session.game.sessions[ANSWERER].trajectory.turns
+        assert answered.clip is not None
+        shown = {pair.text for pair in describe_pairs(answered.clip, task)}
+        events = task.metadata["events"]
+        clues = [events[place] for place in task.metadata["clue_events"]]
+        if task.metadata["template"].startswith("hop"):
+            clues = [clue for clue in clues if clue["kind"] != "shape"]
+        assert {name_of(clue, is_face=clue["kind"] == "card") for clue in clues} <= shown
+
+
+def test_the_seeker_hands_over_and_tells_no_answer() -> None:
+    for task in tasks():
+        *crops, last = play(DECOUPLED, task).game.sessions[SEEKER].trajectory.replies
+        assert last.endswith(f"<answer>{HAND_OVER}</answer>")
+        assert crops and all("<grounding>" in reply for reply in crops)
+        assert not any(". A " in reply for reply in (*crops, last))  # no option is restated
