@@ -3,7 +3,8 @@
 Run with `python docs/make_needle_results.py`; it needs the extras agents and plots. A run is an arm
 and a seed: one file in docs/data/needle, trained only if that is missing. So the script goes on
 where it was stopped, `--seeds 0 1 2` adds seeds, and processes with other `--arms` work side by
-side. The arms of a seed share its first stages, kept under --work; they differ in what is compared.
+side. The arms of a seed share its first stages and what they have in common of the later ones, kept
+under --work; they differ in what is compared.
 """
 
 from __future__ import annotations
@@ -13,65 +14,91 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import torch
 from make_reward_tables import replaced
-from needle_results import QUADRANTS, Quadrant, Run, accuracy_table, read_runs, run_path
+from needle_results import (
+    QUADRANTS,
+    TOOL_KINDS,
+    Quadrant,
+    Run,
+    Spread,
+    accuracy_table,
+    read_runs,
+    run_path,
+    seeking_table,
+)
 
 from agents.demo import GRPO_SETTINGS, test_tasks, train_tasks
 from agents.episode import Episode
 from agents.learning.collecting import CollectorConfig
-from agents.learning.from_nothing.settings import NEEDLE_SESSION
-from agents.learning.from_nothing.train import FromNothingConfig, train_from_nothing
+from agents.learning.from_nothing.playing import demonstrate, learn_to_play
+from agents.learning.from_nothing.train import (
+    BEFORE_PLAYING,
+    FromNothingConfig,
+    train_from_nothing,
+    training_set,
+)
+from agents.learning.from_nothing.ways import DECOUPLED, NATIVE, SINGLE_TURN, Way
 from agents.learning.grpo import GRPOLearner
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
 from agents.learning.ppo import PPOConfig, PPOLearner
+from agents.llm.decoupling import Scope, TaskDecoupling
 from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
 from agents.llm.model import VisionLanguageModel
 from agents.rollout import RolloutConfig, rollout
 from rewards import Accuracy, Format, Grounding, RewardFunction, TrajectoryGuidedReward, WeightedSum
 from videoseek_env.budget import get_budget
-from videoseek_env.task import TaskKind
+from videoseek_env.datasets.needle import load_needle
 from videoseek_env.video import ClipCache
 
 PAGE = Path(__file__).parent / "RESULTS.md"
-TEST_VIDEOS = 40
-TOOL_KINDS = (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL)
+TEST_VIDEOS = 80
 CACHE = ClipCache(2**30)
 
-MakeLearner = Callable[[VisionLanguageModel, int], Learner]
-"""From a model and a seed."""
+MakeLearner = Callable[[VisionLanguageModel, int, Way], Learner]
+"""From a model, a seed, and how it plays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrated:
+    """The last stage of supervised training, on demonstrations in real videos."""
+
+    name: str
+    way: Way = NATIVE
+    decoupling: TaskDecoupling | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What is done after the stages that a seed's arms share."""
+    """What is done after the stages that all arms of a seed share."""
 
     name: str
     """In the table."""
-    learner: MakeLearner | None
-    """None compares the shared model as it is."""
+    demonstrated: Demonstrated
+    learner: MakeLearner | None = None
+    """None compares what supervised training made."""
 
 
 def grpo(reward: RewardFunction | None = None, variant: str = "dapo") -> MakeLearner:
     """GRPO by a reward, in a variant."""
 
-    def make(model: VisionLanguageModel, seed: int) -> Learner:
+    def make(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
         config = replace(GRPO_SETTINGS, seed=seed).as_variant(variant)
-        return _grpo_learner(model, config, reward)
+        return _grpo_learner(model, config, way, reward)
 
     return make
 
 
-def turn_credit(model: VisionLanguageModel, seed: int) -> Learner:
+def turn_credit(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
     """GRPO that credits turns."""
-    return _grpo_learner(model, replace(GRPO_SETTINGS, seed=seed, turn_credit=True), None)
+    return _grpo_learner(model, replace(GRPO_SETTINGS, seed=seed, turn_credit=True), way, None)
 
 
-def ppo(model: VisionLanguageModel, seed: int) -> Learner:
+def ppo(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
     """PPO with as many episodes a step as GRPO."""
     groups = GRPO_SETTINGS.collector
     episodes = groups.questions * groups.group_size
@@ -86,47 +113,75 @@ def ppo(model: VisionLanguageModel, seed: int) -> Learner:
         model,
         train_tasks(),
         config,
-        session=NEEDLE_SESSION,
+        session=way.rules,
         reward=TrajectoryGuidedReward(),
         cache=CACHE,
     )
 
 
 def _grpo_learner(
-    model: VisionLanguageModel, config: GRPOConfig, reward: RewardFunction | None
+    model: VisionLanguageModel, config: GRPOConfig, way: Way, reward: RewardFunction | None
 ) -> Learner:
     return GRPOLearner(
         model,
         train_tasks(),
         config,
-        session=NEEDLE_SESSION,
+        session=way.rules,
         reward=TrajectoryGuidedReward() if reward is None else reward,
         cache=CACHE,
+        make_session=way.make_session,
     )
 
 
-RIGHT_AND_FORM = {"acc": (1.0, Accuracy()), "format": (1.0, Format())}
+NATIVE_SFT = Demonstrated("native")
+SINGLE_TURN_SFT = Demonstrated("single-turn", SINGLE_TURN)
+DECOUPLED_SFT = Demonstrated("decoupled", DECOUPLED)
+
+
+def tdam(scope: Scope, probability: float) -> Demonstrated:
+    """Native, with task-decoupled attention on a share of the batches."""
+    decoupling = TaskDecoupling(scope=scope, probability=probability)
+    return Demonstrated(f"tdam-{scope}-{probability}", decoupling=decoupling)
+
+
+RIGHT_AND_FORM: Mapping[str, tuple[float, RewardFunction]] = {
+    "acc": (1.0, Accuracy()),
+    "format": (1.0, Format()),
+}
+GROUNDED: Mapping[str, tuple[float, RewardFunction]] = {
+    **RIGHT_AND_FORM,
+    "grounding": (1.0, Grounding()),
+}
 TABLES: Mapping[str, Mapping[str, Arm]] = {
-    "training": {
-        "sft": Arm("SFT", None),
-        "grpo": Arm("SFT + GRPO", grpo()),
+    "ways": {
+        "single-turn-sft": Arm("single turn, SFT", SINGLE_TURN_SFT),
+        "single-turn-grpo": Arm("single turn, SFT + GRPO", SINGLE_TURN_SFT, grpo()),
+        "decoupled-sft": Arm("decoupled, SFT", DECOUPLED_SFT),
+        "decoupled-grpo": Arm("decoupled, SFT + GRPO", DECOUPLED_SFT, grpo()),
+        "sft": Arm("native, SFT", NATIVE_SFT),
+        "grpo": Arm("native, SFT + GRPO", NATIVE_SFT, grpo()),
+    },
+    "attention": {
+        "sft": Arm("off", NATIVE_SFT),
+        "tdam-tags-0.1": Arm("tags, 10 % of batches", tdam("tags", 0.1)),
+        "tdam-tags-1.0": Arm("tags, all batches", tdam("tags", 1.0)),
+        "tdam-turn-0.1": Arm("turns, 10 % of batches", tdam("turn", 0.1)),
+        "tdam-turn-1.0": Arm("turns, all batches", tdam("turn", 1.0)),
     },
     "reward": {
-        "reward-accuracy": Arm("accuracy only", grpo(Accuracy())),
-        "reward-format": Arm("+ format", grpo(WeightedSum(RIGHT_AND_FORM))),
-        "reward-grounding": Arm(
-            "+ grounding", grpo(WeightedSum({**RIGHT_AND_FORM, "grounding": (1.0, Grounding())}))
-        ),
-        "grpo": Arm("full", grpo()),
-        "reward-hardened": Arm("hardened", grpo(TrajectoryGuidedReward.hardened())),
+        "reward-accuracy": Arm("accuracy only", NATIVE_SFT, grpo(Accuracy())),
+        "reward-format": Arm("+ format", NATIVE_SFT, grpo(WeightedSum(RIGHT_AND_FORM))),
+        "reward-grounding": Arm("+ grounding", NATIVE_SFT, grpo(WeightedSum(GROUNDED))),
+        "grpo": Arm("full", NATIVE_SFT, grpo()),
+        "reward-hardened": Arm("hardened", NATIVE_SFT, grpo(TrajectoryGuidedReward.hardened())),
     },
     "learner": {
-        "grpo": Arm("DAPO (Video-o3's)", grpo()),
-        "variant-grpo": Arm("GRPO", grpo(variant="grpo")),
-        "variant-dr_grpo": Arm("Dr.GRPO", grpo(variant="dr_grpo")),
-        "variant-gspo": Arm("GSPO", grpo(variant="gspo")),
-        "turn-credit": Arm("DAPO with credit by turns", turn_credit),
-        "ppo": Arm("PPO", ppo),
+        "grpo": Arm("DAPO (Video-o3's)", NATIVE_SFT, grpo()),
+        "variant-grpo": Arm("GRPO", NATIVE_SFT, grpo(variant="grpo")),
+        "variant-dr_grpo": Arm("Dr.GRPO", NATIVE_SFT, grpo(variant="dr_grpo")),
+        "variant-gspo": Arm("GSPO", NATIVE_SFT, grpo(variant="gspo")),
+        "turn-credit": Arm("DAPO with credit by turns", NATIVE_SFT, turn_credit),
+        "ppo": Arm("PPO", NATIVE_SFT, ppo),
     },
 }
 """The page's tables, each with its arms."""
@@ -134,61 +189,92 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
 
 def main() -> None:
     """Run what is missing, then write the tables."""
+    arms = {name: arm for table in TABLES.values() for name, arm in table.items()}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--arms", nargs="*", help="names of arms; all by default")
+    names = f"some of {', '.join(arms)}; all by default"
+    parser.add_argument("--arms", nargs="*", choices=arms, metavar="ARM", default=arms, help=names)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/needle"), help="stages and models")
-    parser.add_argument("--start", type=Path, help="a trained model in place of the shared stages")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arms = {name: arm for table in TABLES.values() for name, arm in table.items()}
     for seed in arguments.seeds:
-        for name in arms if arguments.arms is None else arguments.arms:
+        for name in arguments.arms:
             if not run_path(name, seed).exists():
-                run_arm(name, arms[name], seed, arguments.start or shared(seed, arguments.work))
+                run_arm(name, arms[name], seed, arguments.work)
     write_page()
 
 
-def shared(seed: int, work: Path) -> Path:
-    """The model that all arms of a seed begin with."""
-    return train_from_nothing(FromNothingConfig(seed=seed), work / f"shared-{seed}", report=print)
-
-
-def run_arm(name: str, arm: Arm, seed: int, start: Path) -> None:
+def run_arm(name: str, arm: Arm, seed: int, work: Path) -> None:
     """Train an arm, compare it, keep what came out."""
+    start = learn_demonstrations(arm.demonstrated, seed, work)
     model = VisionLanguageModel.from_pretrained(start, dtype="float32")
     steps, began = 0, time.process_time()
     if arm.learner is not None:
-        learner = arm.learner(model, seed)
+        learner = arm.learner(model, seed, arm.demonstrated.way)
         for step in range(learner.total_steps):
             metrics = learner.update(step).metrics
             print(f"{name}-{seed} {step + 1}: reward {metrics['reward']:.2f}", flush=True)
         steps = learner.total_steps
-    compare(name, seed, model, steps=steps, cpu_seconds=time.process_time() - began).write()
+        model.save_pretrained(work / f"{name}-{seed}")
+    seconds = time.process_time() - began
+    compare(name, seed, model, arm.demonstrated.way, steps=steps, cpu_seconds=seconds).write()
+
+
+def learn_demonstrations(stage: Demonstrated, seed: int, work: Path) -> Path:
+    """The model that arms begin with: its folder, trained only if that is missing."""
+    config, shared = FromNothingConfig(seed=seed), work / f"shared-{seed}"
+    native = train_from_nothing(config, shared, report=print)
+    folder = work / f"sft-{stage.name}-{seed}"
+    if stage == NATIVE_SFT:
+        return native
+    if not folder.exists():
+        model = VisionLanguageModel.from_pretrained(shared / BEFORE_PLAYING)
+        model.network.train()
+        tasks = load_needle(training_set(config), root=shared / "videos")
+        learn_to_play(
+            model,
+            demonstrate(model, tasks, way=stage.way),
+            steps=config.playing_steps,
+            batch_tokens=config.batch_tokens,
+            seed=seed + 1,
+            log=lambda line: print(f"{stage.name}-{seed}", line, flush=True),
+            decoupling=stage.decoupling,
+        )
+        draft = folder.with_name(f".{folder.name}")
+        model.save_pretrained(draft)
+        draft.replace(folder)
+    return folder
 
 
 def compare(
-    arm: str, seed: int, model: VisionLanguageModel, *, steps: int, cpu_seconds: float
+    arm: str,
+    seed: int,
+    model: VisionLanguageModel,
+    way: Way,
+    *,
+    steps: int,
+    cpu_seconds: float,
 ) -> Run:
     """Play the held-out questions, greedily and sampled."""
     model.network.eval()
-    rules = replace(model.counting(NEEDLE_SESSION), force_answer=True)
-    longest = get_budget(NEEDLE_SESSION.budget).max_reply_tokens + 1
+    rules = replace(model.counting(way.rules), force_answer=True)
+    longest = get_budget(rules.budget).max_reply_tokens + 1
     tasks = test_tasks(TEST_VIDEOS, split="final")  # never looked at
     played: list[list[Episode]] = []
     seconds = []
     for temperature in (0.0, 1.0):
         sampling = Sampling(temperature=temperature, max_tokens=longest)
-        began = time.perf_counter()
+        began = time.process_time()
         episodes = rollout(
             HFPolicy.factory(model, sampling=sampling),
             tasks,
             RolloutConfig(seed=seed, workers=2, batch_size=64),
             session=rules,
-            cache=CACHE,
+            cache=ClipCache(2**29),  # every arm decodes all that it sees
+            make_session=way.make_session,
         )
         played.append(list(episodes))
-        seconds.append((time.perf_counter() - began) / len(tasks))
+        seconds.append((time.process_time() - began) / len(tasks))
     greedy, sampled = played
     return Run(
         arm=arm,
@@ -215,12 +301,18 @@ def quadrant(greedy: Sequence[Episode], sampled: Sequence[Episode]) -> Quadrant:
         questions=len(greedy),
         accuracy=fmean(one.reward.parts["acc"] for one in greedy),
         sampled_accuracy=fmean(one.reward.parts["acc"] for one in sampled),
-        reward=fmean(one.reward.value for one in greedy),
-        sampled_reward=fmean(one.reward.value for one in sampled),
+        reward=spread(greedy),
+        sampled_reward=spread(sampled),
         calls=fmean(len(one.trajectory.crops) for one in greedy),
         iou=fmean(grounded) if grounded else None,
         visual_tokens=fmean(one.trajectory.visual_tokens for one in greedy),
     )
+
+
+def spread(episodes: Sequence[Episode]) -> Spread:
+    """Of rewards."""
+    rewards = [one.reward.value for one in episodes]
+    return Spread(fmean(rewards), stdev(rewards))
 
 
 def is_invalid(episode: Episode) -> bool:
@@ -233,7 +325,8 @@ def write_page() -> None:
     runs, page = read_runs(), PAGE.read_text(encoding="utf-8")
     for block, arms in TABLES.items():
         names = {name: arm.name for name, arm in arms.items()}
-        page = replaced(page, block, "\n" + accuracy_table(runs, names) + "\n")
+        tables = (table(runs, names) for table in (accuracy_table, seeking_table))
+        page = replaced(page, block, "\n" + "\n\n".join(tables) + "\n")
     PAGE.write_text(page, encoding="utf-8")
 
 

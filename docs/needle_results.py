@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from discrete_results import STUDENT_T
 
@@ -21,7 +21,15 @@ QUADRANTS = {
     TaskKind.SINGLE_CLUE_DIRECT: "one clue, direct",
     TaskKind.MULTI_CLUE_DIRECT: "several clues, direct",
 }
+TOOL_KINDS = (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL)
 _Z = 1.959964
+
+
+class Spread(NamedTuple):
+    """Of a number over questions."""
+
+    mean: float
+    std: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +41,9 @@ class Quadrant:
     """Greedy."""
     sampled_accuracy: float
     """At temperature 1."""
-    reward: float
+    reward: Spread
     """The trajectory-guided one, greedy, whatever the arm learned by."""
-    sampled_reward: float
+    sampled_reward: Spread
     calls: float
     iou: float | None
     """Of crops and clues; None where there is nothing to crop for."""
@@ -56,7 +64,7 @@ class Run:
     """Share of greedy episodes that did not end with an answer, or held a malformed reply."""
     sampled_invalid: float
     seconds: float
-    """Wall-clock time of a greedy question, all of them played in one batch, decoding included."""
+    """Processor time of a greedy question, decoding included, 64 of them played at once."""
     cpu_seconds: float
     """Processor time of the arm's own training."""
 
@@ -79,9 +87,26 @@ def read_runs(folder: Path = DATA) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {}
     for path in sorted(folder.glob("*.json")):
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        quadrants = {kind: Quadrant(**some) for kind, some in fields.pop("quadrants").items()}
+        quadrants = {kind: _quadrant(some) for kind, some in fields.pop("quadrants").items()}
         runs.setdefault(fields["arm"], []).append(Run(quadrants=quadrants, **fields))
     return {arm: sorted(some, key=lambda run: run.seed) for arm, some in runs.items()}
+
+
+def _quadrant(fields: dict[str, Any]) -> Quadrant:
+    spreads = {name: Spread(*fields[name]) for name in ("reward", "sampled_reward")}
+    return Quadrant(**(fields | spreads))
+
+
+def reward_interval(runs: Sequence[Run], measure: Callable[[Quadrant], Spread]) -> str:
+    """The mean reward of tool questions with its 95 % interval, over the questions of all runs."""
+    parts = [run.quadrants[kind] for run in runs for kind in TOOL_KINDS]
+    total = sum(one.questions for one in parts)
+    centre = sum(measure(one).mean * one.questions for one in parts) / total
+    square = sum(
+        (measure(one).std ** 2 + (measure(one).mean - centre) ** 2) * one.questions for one in parts
+    )
+    half = _Z * math.sqrt(square / total / total)
+    return f"{centre:.2f} [{centre - half:.2f}, {centre + half:.2f}]"
 
 
 def interval(values: Sequence[float], questions: int) -> str:
@@ -98,36 +123,65 @@ def interval(values: Sequence[float], questions: int) -> str:
 
 
 def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
-    """Accuracy by quadrant, greedy, and what it cost: one line an arm that has runs."""
-    heads = [
-        "arm",
-        "seeds",
-        *QUADRANTS.values(),
-        "sampled, all",
-        "invalid",
-        "calls",
-        "visual tokens",
-    ]
+    """How often arms are right, by kind of question: one line an arm that has runs."""
+    heads = ["arm", "seeds", *QUADRANTS.values(), "all, sampled", "invalid", "invalid, sampled"]
+
+    def cells(some: Sequence[Run]) -> list[str]:
+        questions = sum(one.questions for one in some[0].quadrants.values())
+        sampled = [overall(run, lambda one: one.sampled_accuracy) for run in some]
+        return [
+            str(len(some)),
+            *(
+                interval(
+                    [run.quadrants[kind].accuracy for run in some],
+                    some[0].quadrants[kind].questions,
+                )
+                for kind in QUADRANTS
+            ),
+            interval(sampled, questions),
+            f"{mean(run.invalid for run in some):.1%}",
+            f"{mean(run.sampled_invalid for run in some):.1%}",
+        ]
+
+    return _table(heads, runs, arms, cells)
+
+
+def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
+    """What arms look at to be so often right, greedy: one line an arm that has runs."""
+    heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
+    heads += ["IoU: one clue", "IoU: several", "visual tokens", "ms a question", "minutes"]
+
+    def cells(some: Sequence[Run]) -> list[str]:
+        def of(kind: TaskKind, measure: Callable[[Quadrant], float | None]) -> str:
+            values = [measure(run.quadrants[kind]) for run in some]
+            known = [value for value in values if value is not None]
+            return f"{mean(known):.2f}" if known else ""
+
+        return [
+            reward_interval(some, lambda one: one.reward),
+            reward_interval(some, lambda one: one.sampled_reward),
+            *(of(kind, lambda one: one.calls) for kind in QUADRANTS),
+            of(TaskKind.SINGLE_CLUE_TOOL, lambda one: one.iou),
+            of(TaskKind.MULTI_CLUE_TOOL, lambda one: one.iou),
+            f"{mean(overall(run, lambda one: one.visual_tokens) for run in some):.0f}",
+            f"{1000 * mean(run.seconds for run in some):.0f}",
+            f"{mean(run.cpu_seconds for run in some) / 60:.0f}",
+        ]
+
+    return _table(heads, runs, arms, cells)
+
+
+def _table(
+    heads: Sequence[str],
+    runs: Mapping[str, Sequence[Run]],
+    arms: Mapping[str, str],
+    cells: Callable[[Sequence[Run]], list[str]],
+) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for arm, name in arms.items():
-        some = runs.get(arm, [])
-        if some:
-            lines.append(f"| {' | '.join(_cells(name, some))} |")
-    return "\n".join(lines)
-
-
-def _cells(name: str, runs: Sequence[Run]) -> list[str]:
-    cells = [name, str(len(runs))]
-    for kind in QUADRANTS:
-        of_kind = [run.quadrants[kind] for run in runs]
-        cells.append(interval([one.accuracy for one in of_kind], of_kind[0].questions))
-    return [
-        *cells,
-        f"{mean(overall(run, lambda one: one.sampled_accuracy) for run in runs):.0%}",
-        f"{mean(run.invalid for run in runs):.1%}",
-        f"{mean(overall(run, lambda one: one.calls) for run in runs):.2f}",
-        f"{mean(overall(run, lambda one: one.visual_tokens) for run in runs):.0f}",
+    lines += [
+        f"| {' | '.join([name, *cells(runs[arm])])} |" for arm, name in arms.items() if arm in runs
     ]
+    return "\n".join(lines)
 
 
 def overall(run: Run, measure: Callable[[Quadrant], float]) -> float:

@@ -7,10 +7,8 @@ that ran out of turns, clips or context count in their group's statistics, but c
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +18,17 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from agents.learning.advantages import group_advantages, turn_advantages
-from agents.learning.collecting import Collector, Experience
-from agents.learning.episode_metrics import episode_metrics, speed_metrics
+from agents.learning.collecting import Experience
 from agents.learning.global_weights import global_weights
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Update
 from agents.learning.losses import PolicyStatistics, policy_statistics, policy_terms
 from agents.learning.micro_batches import micro_batches
 from agents.learning.optimiser import Optimiser
+from agents.learning.player import Player
 from agents.learning.reading import read
 from agents.learning.sample import Sample
-from agents.llm.generation import Sampling
-from agents.llm.hf_policy import HFPolicy
+from agents.llm.decoupling import Scope
 from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
 from agents.ongoing import MakeSession
@@ -91,24 +88,20 @@ class GRPOLearner:
             accelerator=self.accelerator,
         )
         self._longest_reply = get_budget(session.budget).max_reply_tokens
-        # One more than a reply may have, so that the session sees which replies are too long.
-        sampling = Sampling(temperature=config.temperature, max_tokens=self._longest_reply + 1)
-        self._collector = Collector(
-            HFPolicy.factory(model, sampling=sampling, scope=self._scope),
+        self._scope: Scope | None = "tags" if config.task_decoupling else None
+        self._player = Player(
+            model,
             tasks,
             config.collector,
-            session=model.counting(session),
+            session=session,
             reward=reward,
-            cache=ClipCache(2**29) if cache is None else cache,
-            make_session=make_session,
+            accelerator=self.accelerator,
+            cache=cache,
+            temperature=config.temperature,
             seed=config.seed,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            scope=self._scope,
+            make_session=make_session,
         )
-
-    @property
-    def _scope(self) -> Any:
-        return "tags" if self.config.task_decoupling else None
 
     def update(self, step: int) -> Update:
         """Play the episodes of a step and learn from them.
@@ -117,19 +110,8 @@ class GRPOLearner:
             NonFiniteLossError: If a loss or its gradient is not finite; earlier minibatches stay.
             NothingPlayedError: If every episode failed.
         """
-        started = time.perf_counter()
-        self.model.network.eval()
-        collected = self._collector.collect(step, self.drawn)
-        played = time.perf_counter()
-        self.model.network.train()
-        learned = self._learn(collected.experiences)
-        self.drawn += collected.drawn
-        speed = speed_metrics(
-            collected,
-            rollout_seconds=played - started,
-            learning_seconds=time.perf_counter() - played,
-        )
-        return Update({**episode_metrics(collected), **learned, **speed}, collected.all_played)
+        update, self.drawn = self._player.update(step, self.drawn, self._learn)
+        return update
 
     def _learn(self, experiences: Sequence[Experience]) -> dict[str, float]:
         """Minibatch after minibatch; each is one optimiser step on every process."""

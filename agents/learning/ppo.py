@@ -6,10 +6,10 @@ from written token to written token, over the observations between them as if th
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,23 +18,20 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from agents.learning.advantages import generalized_advantages
-from agents.learning.collecting import Collector, CollectorConfig, Experience
-from agents.learning.episode_metrics import episode_metrics, speed_metrics
+from agents.learning.collecting import CollectorConfig, Experience
 from agents.learning.global_weights import global_weights
 from agents.learning.learner import Update
 from agents.learning.losses import policy_terms, value_terms
 from agents.learning.micro_batches import micro_batches
 from agents.learning.optimiser import Optimiser, OptimiserConfig
+from agents.learning.player import Player
 from agents.learning.reading import read
 from agents.learning.sample import Sample
 from agents.learning.values import Targets, ValueHead, explained_variance, whitened
-from agents.llm.generation import Sampling
-from agents.llm.hf_policy import HFPolicy
 from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
-from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
@@ -120,18 +117,16 @@ class PPOLearner:
             total_steps=config.steps * config.epochs * config.minibatches,
             accelerator=self.accelerator,
         )
-        longest_reply = get_budget(session.budget).max_reply_tokens
-        sampling = Sampling(temperature=config.temperature, max_tokens=longest_reply + 1)
-        self._collector = Collector(
-            HFPolicy.factory(model, sampling=sampling),
+        self._player = Player(
+            model,
             tasks,
             config.collector,
-            session=model.counting(session),
+            session=session,
             reward=reward,
-            cache=ClipCache(2**29) if cache is None else cache,
+            accelerator=self.accelerator,
+            cache=cache,
+            temperature=config.temperature,
             seed=config.seed,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
         )
 
     def update(self, step: int) -> Update:
@@ -142,21 +137,11 @@ class PPOLearner:
                 this update that came before stay.
             NothingPlayedError: If every episode failed.
         """
-        started = time.perf_counter()
-        self.model.network.eval()
-        collected = self._collector.collect(step, self.drawn)
-        played = time.perf_counter()
-        self.model.network.train()
-        learned = self._learn(collected.experiences, step)
-        self.drawn += collected.drawn
-        speed = speed_metrics(
-            collected,
-            rollout_seconds=played - started,
-            learning_seconds=time.perf_counter() - played,
-        )
-        return Update({**episode_metrics(collected), **learned, **speed}, collected.all_played)
+        learn = partial(self._learn, step=step)
+        update, self.drawn = self._player.update(step, self.drawn, learn)
+        return update
 
-    def _learn(self, experiences: Sequence[Experience], step: int) -> dict[str, float]:
+    def _learn(self, experiences: Sequence[Experience], *, step: int) -> dict[str, float]:
         rate, samples = self.optimiser.learning_rate, [_sample(one) for one in experiences]
         targets = self._targets(experiences)
         white = whitened(targets, process=self.accelerator.process_index)

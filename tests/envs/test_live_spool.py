@@ -20,18 +20,6 @@ from videoseek_env.video import VideoReader, open_video
 
 FPS = 10
 
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 s at 10 frames per second, with B-frames, a keyframe every 2 s at least."""
-    return write_video(tmp_path_factory.mktemp("live") / "v.mp4", 300, fps=FPS, gop_frames=20)
-
-
-@pytest.fixture(scope="module")
-def transport_stream(video: Path) -> Path:
-    return remux(video, video.with_suffix(".ts"))
-
-
 Make = Callable[..., PacketSpool]
 
 

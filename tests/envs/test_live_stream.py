@@ -13,23 +13,11 @@ import pytest
 from envs.live_source import LiveReader
 from envs.live_stream import StreamConfig, StreamFeed
 from tests.envs.live_sender import PROTOCOLS, Sender
-from tests.synthetic_video import read_barcodes, remux, write_audio, write_video
+from tests.synthetic_video import read_barcodes, remux, write_audio
 from videoseek_env.errors import ConfigError, VideoDecodeError
 
 FPS = 10
 PATIENT = StreamConfig(timeout_seconds=60.0, segment_seconds=4.0)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 s at 10 frames per second, with B-frames, a keyframe every 2 s at least."""
-    return write_video(tmp_path_factory.mktemp("live") / "v.mp4", 300, fps=FPS, gop_frames=20)
-
-
-@pytest.fixture(scope="module")
-def transport_stream(video: Path) -> Path:
-    return remux(video, video.with_suffix(".ts"))
-
 
 Send = Callable[..., Sender]
 

@@ -1,139 +1,28 @@
 import dataclasses
-import importlib
 import logging
-import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import data_equivalence
-from hypothesis import HealthCheck, given, settings
 
 pytest.importorskip("pettingzoo", reason="PettingZoo is an extra")
 
-with warnings.catch_warnings():
-    # Its tests import one of its own games the old way, and say so.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from pettingzoo.test import (
-        api_test,
-        parallel_api_test,
-        parallel_seed_test,
-        render_test,
-        seed_test,
-    )
-from pettingzoo.utils.conversions import aec_to_parallel
+from gymnasium.utils.env_checker import data_equivalence
 
-from agents.baselines import OraclePolicy, RandomPolicy
 from envs import seeker_answerer
-from envs.decoupled import (
-    AGENTS,
-    ANSWERER,
-    SEEKER,
-)
+from envs.decoupled import AGENTS, ANSWERER, SEEKER
 from envs.registration import make_video_seek
-from envs.seeker_answerer import SeekerAnswererEnv
 from rewards import Reward
-from tests.envs.decoupled_games import (
-    DONE,
-    Told,
-    make_arguments,
-    make_game,
-    make_tasks,
-    play,
-)
-from tests.hostile_replies import hostile_replies, random_hostile_replies
+from tests.envs.decoupled_games import DONE, make_arguments, make_tasks
 from tests.sample_trajectories import answer_reply, crop_reply, make_task
 from tests.synthetic_video import write_video
 from videoseek_env.budget import LAPTOP, TINY
-from videoseek_env.errors import EpisodeError, MissingExtraError, TaskError, VideoDecodeError
+from videoseek_env.errors import EpisodeError, TaskError, VideoDecodeError
 from videoseek_env.prompts import Prompts
 from videoseek_env.session import SessionConfig
-from videoseek_env.spaces import UnicodeText
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import ClipCache
-
-# The contract of PettingZoo
-
-
-NOT_BOXES = {
-    "Observation is not a NumPy array",
-    *(
-        f"{name} space for each agent probably should be gymnasium.spaces.box or "
-        "gymnasium.spaces.discrete"
-        for name in ("Observation", "Action")
-    ),
-}
-"""What PettingZoo's test says of any environment without boxes, but for a list of its own ones."""
-
-
-class Replies(UnicodeText):
-    """Samples what agents write, so that PettingZoo's tests crop, hand over and answer."""
-
-    def sample(self, mask: None = None, probability: None = None) -> str:  # type: ignore[override]
-        start = int(self.np_random.integers(0, 50))
-        replies = [crop_reply(start, start + 8), crop_reply(9, 3), answer_reply("B"), "<answer>"]
-        return replies[self.np_random.choice(4, p=[0.5, 0.2, 0.2, 0.1])]
-
-
-def with_replies(env: Any) -> Any:
-    for agent in AGENTS:
-        env.unwrapped.action_spaces[agent] = Replies(1024)
-    return env
-
-
-@pytest.mark.parametrize("make", [seeker_answerer.env, seeker_answerer.raw_env])
-@pytest.mark.parametrize("prepare", [lambda env: env, with_replies])
-def test_pettingzoo_finds_nothing_but_that_texts_are_no_boxes(
-    minute_video: Path, make: Callable[..., Any], prepare: Callable[[Any], Any]
-) -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        api_test(prepare(make(**make_arguments(minute_video))))
-    assert {str(warning.message) for warning in caught} == NOT_BOXES
-
-
-@pytest.mark.parametrize("prepare", [lambda env: env, with_replies])
-def test_pettingzoo_finds_nothing_in_the_parallel_environment(
-    minute_video: Path, prepare: Callable[[Any], Any]
-) -> None:
-    parallel_api_test(prepare(seeker_answerer.parallel_env(**make_arguments(minute_video))))
-
-
-@pytest.mark.parametrize("prepare", [lambda env: env, with_replies])
-def test_pettingzoo_finds_the_same_episode_for_the_same_seed(
-    minute_video: Path, prepare: Callable[[Any], Any]
-) -> None:
-    arguments = make_arguments(minute_video)
-    seed_test(lambda: prepare(seeker_answerer.env(**arguments)))
-    parallel_seed_test(lambda: prepare(seeker_answerer.parallel_env(**arguments)))
-
-
-def test_pettingzoo_renders_every_mode(minute_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pygame", reason="the window is an extra")
-    monkeypatch.setitem(os.environ, "SDL_VIDEODRIVER", "dummy")
-    arguments = make_arguments(minute_video)
-    render_test(lambda render_mode: seeker_answerer.env(render_mode=render_mode, **arguments))
-
-
-def test_the_conversion_for_agents_that_act_in_cycles_is_refused(minute_video: Path) -> None:
-    with pytest.raises(AssertionError, match="is_parallelizable"):
-        aec_to_parallel(seeker_answerer.env(**make_arguments(minute_video)))
-
-
-def test_without_pettingzoo_the_import_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "pettingzoo", None)
-    monkeypatch.delitem(sys.modules, "envs.seeker_answerer")
-    with pytest.raises(MissingExtraError, match=r"videoseek-env\[pettingzoo\]"):
-        importlib.import_module("envs.seeker_answerer")
-
-
-# The environment
 
 
 def test_an_episode_pays_both_agents_at_its_end_and_names_it(minute_video: Path) -> None:
@@ -440,70 +329,3 @@ def test_renderings_follow_the_game(minute_video: Path) -> None:
     assert "ended: answered" in env.render()
     env.unwrapped.render_mode = None
     assert env.render() is None
-
-
-# Whoever plays
-
-
-def test_policies_play_through_the_environment(minute_video: Path) -> None:
-    env = seeker_answerer.env(**make_arguments(minute_video))
-    policies: dict[str, Any] = {SEEKER: OraclePolicy(), ANSWERER: Told()}
-    env.reset(seed=0)
-    for policy in policies.values():
-        policy.reset()
-        policy.reveal(env.unwrapped.session.seeker.task)
-    rewards = []
-    for agent in env.agent_iter():
-        _, reward, terminated, truncated, _ = env.last(observe=False)
-        if terminated or truncated:
-            rewards.append(reward)
-            env.step(None)
-        else:
-            env.step(policies[agent].act(env.unwrapped.observation))
-    assert rewards == [3.0, 3.0]
-
-
-def test_random_policies_survive_and_repeat_themselves(minute_video: Path) -> None:
-    def endings() -> Iterator[Trajectory]:
-        for seed in range(20):
-            game = make_game(minute_video, max_turns=3, max_clips=3)
-            yield play(game, RandomPolicy(), RandomPolicy(), seed)
-
-    first = list(endings())
-    assert first == list(endings())
-    assert {len(trajectory.crops) for trajectory in first} == {0, 1, 2}
-
-
-def play_all(env: SeekerAnswererEnv, replies: Sequence[str]) -> set[tuple[str, str]]:
-    """Feed replies, starting anew whenever an episode ends; how searches and games ended."""
-    endings = set()
-    env.reset(seed=0)
-    for reply in replies:
-        env.step(reply)
-        for agent in env.agents:
-            assert env.observe(agent) in env.observation_space(agent)
-        if env.truncations[SEEKER] or env.terminations[SEEKER]:
-            assert np.isfinite(env.rewards[SEEKER])
-            assert env.rewards[SEEKER] == env.rewards[ANSWERER]
-            sought = env.infos[SEEKER]["own_trajectory"].end_reason
-            endings.add((str(sought), env.infos[ANSWERER]["end_reason"]))
-            env.reset()
-    return endings
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-@given(replies=hostile_replies())
-def test_no_reply_breaks_a_game(minute_video: Path, replies: list[str]) -> None:
-    play_all(seeker_answerer.raw_env(**make_arguments(minute_video)), replies)
-
-
-def test_random_hostile_replies_meet_every_ending_that_a_reply_can_cause(
-    minute_video: Path,
-) -> None:
-    env = seeker_answerer.raw_env(**make_arguments(minute_video, max_turns=4, max_clips=3))
-    replies = list(random_hostile_replies(2000, np.random.default_rng(0)))
-    searches, games = map(set, zip(*play_all(env, replies), strict=True))
-    assert searches == {
-        "answered", "no_action", "reply_cut", "turns_exhausted", "clips_exhausted",
-    }  # fmt: skip
-    assert games == {"answered", "no_action", "reply_cut", "turns_exhausted"}

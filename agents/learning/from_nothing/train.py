@@ -38,6 +38,9 @@ DRILL_PROBABILITY: Final = 0.6
 LOOK_BACK_TOKENS: Final = (1, 2)
 """What the planted heads look at."""
 
+BEFORE_PLAYING: Final = "3-seeing"
+"""The checkpoint with which everything but playing is learned, in the run's folder."""
+
 _EXAMPLES_FOR_IDS: Final = 300
 """Enough to use every token that demonstrations ever use."""
 

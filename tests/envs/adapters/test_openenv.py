@@ -125,11 +125,6 @@ def server(minute_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         process.wait(timeout=30)
 
 
-@pytest.fixture
-def task(minute_video: Path) -> VideoTask:
-    return make_task(minute_video)
-
-
 def environment(task: VideoTask, rules: SessionConfig = RULES) -> VideoSeekEnvironment:
     """A session without a network."""
     return VideoSeekEnvironment(VideoSeekEnv([task], REWARD, config=rules), FrameEncoder())

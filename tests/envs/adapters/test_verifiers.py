@@ -31,7 +31,6 @@ from tests.envs.adapters.same_episode import (
     answer,
     check_same_episode,
     crop,
-    make_task,
     seen_in,
 )
 from videoseek_env.errors import MissingExtraError, TrajectoryError
@@ -60,11 +59,6 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("SCRIPTED_KEY", KEY)
     yield "my-videos"
     sys.modules.pop("my_videos", None)
-
-
-@pytest.fixture
-def task(minute_video: Path) -> VideoTask:
-    return make_task(minute_video)
 
 
 class Game:
