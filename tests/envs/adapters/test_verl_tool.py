@@ -16,6 +16,7 @@ from videoseek_env.task import VideoTask
 def test_tool_rows_hold_the_overview_and_leave_out_what_has_none(
     task: VideoTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    pytest.importorskip("PIL", reason="pillow is an extra")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     tasks = [task, dataclasses.replace(task, id="broken", video=str(broken))]
