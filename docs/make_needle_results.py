@@ -322,12 +322,16 @@ def is_invalid(episode: Episode) -> bool:
 
 def write_page() -> None:
     """Put the tables into the page."""
-    runs, page = read_runs(), PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page_of(read_runs(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def page_of(runs: Mapping[str, Sequence[Run]], page: str) -> str:
+    """The page with the tables that runs make."""
     for block, arms in TABLES.items():
         names = {name: arm.name for name, arm in arms.items()}
         tables = (table(runs, names) for table in (accuracy_table, seeking_table))
         page = replaced(page, block, "\n" + "\n\n".join(tables) + "\n")
-    PAGE.write_text(page, encoding="utf-8")
+    return page
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from agents.learning.demonstrations import Demonstrator
-from agents.learning.needle_truth import describe_pairs, name_of
+from agents.learning.needle_truth import Seen, describe_pairs
 from videoseek_env.action import write_answer
 from videoseek_env.session import Observation
 from videoseek_env.video.clip import ClipRef
@@ -56,7 +56,7 @@ class DecoupledDemonstrator(Demonstrator):
     def _seek_on(self, ref: ClipRef | None) -> str:
         """After a crop, or after a reply that could not be carried out."""
         found = self._name_when_found(self._waiting[0])
-        think = "" if ref is None else self._scan(ref)
+        think = "" if ref is None else self._look_at(ref)
         if ref is None or all(seen.text != found for seen in describe_pairs(ref, self._task)):
             return self._crop(f"{think}. again{self._plan().removeprefix('.')}")
         self._opened.append(self._waiting.pop(0))
@@ -66,20 +66,19 @@ class DecoupledDemonstrator(Demonstrator):
         self.is_slip = False
         return write_answer(think, HAND_OVER)
 
-    def _name_when_found(self, place: int) -> str:
-        event = self._events[place]
-        return name_of(event, is_face=event["kind"] == "card")
-
     def _answerer_thought(self, ref: ClipRef | None) -> str:
         """Everything that the crops show, and what follows from it.
 
         No landmark is in the crops: what they show is what was looked for.
         """
-        is_hop = self._template.startswith("hop")
-        verdicts = None if is_hop else self._verdicts()
-        scan = "none" if ref is None else self._scan(ref, verdicts=verdicts)
+        scan = "none" if ref is None else self._scan(ref, self._answerer_verdict)
         cards = [place for place in self._opened if self._events[place]["kind"] == "card"]
         if cards:
             faces = "".join(f". {self._name_when_found(place)}" for place in cards)
             return f"{self._goal()}: {scan}{self._choice(faces + self._result())}"
         return f"{self._goal()}: {scan}{self._choice(f'. {self._shown()}')}"
+
+    def _answerer_verdict(self, seen: Seen) -> str | None:
+        if self._template in ("shape_count", "banner_order"):
+            return self._verdicts().get(seen.event)
+        return " yes" if seen.text in map(self._name_when_found, self._opened) else None

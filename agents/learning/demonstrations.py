@@ -1,7 +1,7 @@
 """Demonstrations of needle tasks: what a careful agent would write, from the task's truth.
 
 The first thought states its goal and goes through the overview pair by pair: what each shows, and a
-verdict on whether the question is about it. A verdict stands behind a token of its own, which has
+verdict on whether it is what is looked for. A verdict stands behind a token of its own, which has
 what it is about just before it: a small model learns it several times as fast. The thought then
 says which card to open, between which times it was seen, and crops it.
 The next thought goes through the crop in the same words, and opens another card, the same one again
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ _COUNT: Final = ("none", "one", "two", "three", "four")
 """In words: a numeral could be a time, or a digit on a card."""
 
 
-def _counted(events: Sequence[int]) -> dict[int, str]:
+def _counted(events: Sequence[int]) -> dict[int | None, str]:
     return {place: f" {_count(number)}" for number, place in enumerate(events, 1)}
 
 
@@ -110,7 +110,7 @@ class Demonstrator:
         if ref is not None and ref.strategy == "overview":
             think = self._look_over(ref) + self._after_overview()
         elif ref is not None:
-            think = self._scan(ref) + self._after_crop(ref)
+            think = self._look_at(ref) + self._after_crop(ref)
         if self._waiting:
             return self._crop(think)
         self.is_slip = False
@@ -152,7 +152,7 @@ class Demonstrator:
         """Which of the banners is asked for."""
         return "first" if self._task.question.endswith("first?") else "last"
 
-    def _verdicts(self) -> dict[int, str]:
+    def _verdicts(self) -> dict[int | None, str]:
         """What is written behind an event, where it is not "no".
 
         It follows from what was read so far. What comes before a landmark is known to be asked for
@@ -161,8 +161,9 @@ class Demonstrator:
         if self._template in ("shape_count", "banner_order"):
             return _counted(self._clues())
         if not self._is_before:
-            return dict.fromkeys(self._clues(), " yes")
-        return _counted(self._candidates()) | {self._landmark(): " yes"}
+            found = [self._landmark()] if self._template.startswith("hop") else []
+            return {place: " found" if place in found else " yes" for place in self._clues()}
+        return _counted(self._candidates()) | {self._landmark(): " found"}
 
     @property
     def _is_before(self) -> bool:
@@ -182,16 +183,23 @@ class Demonstrator:
 
     def _look_over(self, ref: ClipRef) -> str:
         """How the first thought begins."""
-        self._overview = ref
-        return f"{self._goal()}: {self._scan(ref, verdicts=self._verdicts())}"
+        self._overview, verdicts = ref, self._verdicts()
+        return f"{self._goal()}: {self._scan(ref, lambda seen: verdicts.get(seen.event))}"
 
-    def _scan(self, ref: ClipRef, *, verdicts: Mapping[int, str] | None = None) -> str:
+    def _look_at(self, ref: ClipRef) -> str:
+        """How a thought after a crop begins."""
+        found = self._name_when_found(self._waiting[0])
+        return self._scan(ref, lambda seen: " yes" if seen.text == found else None)
+
+    def _name_when_found(self, place: int) -> str:
+        event = self._events[place]
+        return name_of(event, is_face=event["kind"] == "card")
+
+    def _scan(self, ref: ClipRef, verdict: Callable[[Seen], str | None]) -> str:
         """Every pair of a clip: its time as the model reads it, what it shows, the verdict."""
 
         def text_of(seen: Seen) -> str:
-            if verdicts is None or seen.event is None:
-                return seen.text
-            return f"{seen.text}:{verdicts.get(seen.event, ' no')}"
+            return seen.text if seen.event is None else f"{seen.text}:{verdict(seen) or ' no'}"
 
         times = pair_times(np.asarray(ref.timestamps_seconds)).tolist()
         return ", ".join(
@@ -213,7 +221,7 @@ class Demonstrator:
         if self._template == "banner_order":
             return f"{self._end} {clues[0 if self._end == 'first' else -1]['colour']}"
         if self._template == "banner_colour":
-            return f"{clues[0]['symbol']} {clues[0]['colour']}"
+            return f"{name_of(clues[0])} {clues[0]['colour']}"
         return name_of(next(event for event in clues if event["kind"] == "banner"))
 
     def _landmark_text(self) -> str:
@@ -233,8 +241,7 @@ class Demonstrator:
 
     def _after_crop(self, ref: ClipRef) -> str:
         """What the last crop told, and what comes next."""
-        target = self._waiting[0]
-        face = name_of(self._events[target], is_face=True)
+        face = self._name_when_found(self._waiting[0])
         if all(seen.text != face for seen in describe_pairs(ref, self._task)):
             return ". again" + self._plan().removeprefix(".")
         self._opened.append(self._waiting.pop(0))

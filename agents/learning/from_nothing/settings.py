@@ -10,12 +10,8 @@ from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import TaskKind
 
-QUADRANTS: Final = (
-    TaskKind.SINGLE_CLUE_TOOL,
-    TaskKind.MULTI_CLUE_TOOL,
-    TaskKind.SINGLE_CLUE_DIRECT,
-    TaskKind.MULTI_CLUE_DIRECT,
-)
+TOOL_KINDS: Final = (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL)
+QUADRANTS: Final = (*TOOL_KINDS, TaskKind.SINGLE_CLUE_DIRECT, TaskKind.MULTI_CLUE_DIRECT)
 
 NEEDLE_BUDGET: Final = Budget(
     name="needle-tiny",

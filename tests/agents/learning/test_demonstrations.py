@@ -83,7 +83,7 @@ def test_no_thought_tells_a_face_before_a_crop_showed_it() -> None:
         for turn in play(task).turns:
             assert turn.clip is not None
             shown |= {pair.text for pair in describe_pairs(turn.clip, task)}
-            told = set(re.findall(r"[a-z]+ [0-9](?=[,.<]| [A-D])", turn.reply))
+            told = set(re.findall(r"[a-z]+ [0-9](?=[:,.<]| [A-D])", turn.reply))
             faces = {f"{event['colour']} {event['symbol']}" for event in task.metadata["events"]}
             assert told & faces <= shown
 

@@ -1,0 +1,106 @@
+import dataclasses
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is an extra")
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[Any]:
+    """docs/make_needle_results.py as a module, not run."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        yield SimpleNamespace(**runpy.run_path(str(DOCS / "make_needle_results.py")))
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def run(script: Any, seed: int, accuracy: float, **fields: Any) -> Any:
+    """A run whose quadrants are all alike."""
+    quadrant = script.Quadrant(
+        questions=100,
+        accuracy=accuracy,
+        sampled_accuracy=accuracy,
+        reward=script.Spread(2.0, 1.0),
+        sampled_reward=script.Spread(1.0, 0.5),
+        calls=1.5,
+        iou=None,
+        visual_tokens=16.0,
+    )
+    return script.Run(
+        **{
+            "arm": "arm",
+            "seed": seed,
+            "steps": 3,
+            "quadrants": dict.fromkeys(script.QUADRANTS, quadrant),
+            "invalid": 0.01,
+            "sampled_invalid": 0.02,
+            "seconds": 0.1,
+            "cpu_seconds": 600.0,
+            **fields,
+        }
+    )
+
+
+def test_the_tables_are_what_the_runs_say(script: Any) -> None:
+    assert script.page_of(script.read_runs(), PAGE) == PAGE, (
+        "docs/RESULTS.md is out of date; run: python docs/make_needle_results.py --seeds"
+    )
+
+
+def test_runs_of_an_arm_differ_in_their_seed_alone(script: Any) -> None:
+    runs = script.read_runs()
+    arms = {name for table in script.TABLES.values() for name in table}
+    assert runs and set(runs) <= arms
+    questions = {
+        (kind, part.questions)
+        for some in runs.values()
+        for run in some
+        for kind, part in run.quadrants.items()
+    }
+    assert len(questions) == len(script.QUADRANTS)  # all arms play the same ones
+    for some in runs.values():
+        assert len({run.steps for run in some}) == 1
+        assert len({run.seed for run in some}) == len(some)
+
+
+def test_a_run_that_was_written_is_read_again(script: Any, tmp_path: Path) -> None:
+    runs = [run(script, seed, 0.5) for seed in (11, 9)]
+    for one in runs:
+        one.write(tmp_path / "new")
+    (tmp_path / "new" / "arm-3.part").write_text("{", encoding="utf-8")  # stopped half-way
+    (read,) = script.read_runs(tmp_path / "new").values()
+    assert [one.seed for one in read] == [9, 11]
+    assert dataclasses.asdict(read[1]) == dataclasses.asdict(runs[0])
+
+
+# Of three seeds: the mean is 0.5, s = 0.1, t of two degrees 4.303, 0.1 * 4.303 / sqrt(3) = 0.248.
+# Of one: Wilson's interval of 50 of 100 is 0.404 to 0.596.
+@pytest.mark.parametrize(
+    ("values", "cell"), [([0.4, 0.5, 0.6], "50% [25, 75]"), ([0.5], "50% [40, 60]")]
+)
+def test_accuracy_has_students_interval_over_seeds_or_wilsons_over_questions(
+    script: Any, values: list[float], cell: str
+) -> None:
+    runs = {"arm": [run(script, seed, value) for seed, value in enumerate(values)]}
+    head, _, line = script.accuracy_table(runs, {"arm": "An arm", "other": "None"}).splitlines()
+    cells = line.strip("| ").split(" | ")
+    assert cells[:6] == ["An arm", str(len(values)), *[cell] * 4]
+    assert cells[-2:] == ["1.0%", "2.0%"] and head.count("|") == line.count("|")
+
+
+# 200 tool questions of mean 2 and s 1: 1.96 / sqrt(200) = 0.139.
+def test_rewards_have_an_interval_over_the_tool_questions(script: Any) -> None:
+    line = script.seeking_table({"arm": [run(script, 0, 0.5)]}, {"arm": "An arm"}).splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["An arm", "2.00 [1.86, 2.14]", "1.00 [0.93, 1.07]", "1.50"]
+    assert cells[-5:] == ["", "", "16", "100", "10"]
