@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from agents.learning.from_nothing.episodes import (
@@ -12,6 +13,7 @@ from agents.learning.from_nothing.episodes import (
 from agents.learning.from_nothing.examples import Example
 from agents.learning.from_nothing.optimise import optimise
 from agents.llm.batch import TokenBatch
+from agents.llm.decoupling import Scope, TaskDecoupling, decoupled_rows
 from agents.llm.likelihood import log_probabilities
 from tests.agents.learning.from_nothing.small import imagined_examples, small_model
 
@@ -32,6 +34,25 @@ def test_the_loss_is_what_training_elsewhere_computes() -> None:
     scores = log_probabilities(model, batch, [imagined_sight(model, examples)])
     torch.testing.assert_close(loss, -scores.sum() / batch.trained.sum())
     assert figures["loss"] == loss.item()
+
+
+@pytest.mark.parametrize("scope", ["tags", "turn"])
+def test_attention_is_decoupled_where_it_is_asked_for(scope: Scope) -> None:
+    model = small_model()
+    examples = [e for e in imagined_examples() if int(e.tokens["clip"].max()) > 0][:1]  # with crops
+    batch = TokenBatch.stack([examples[0].tokens], pad_id=model.vocabulary.end_of_turn)
+    plan = decoupled_rows(batch.role, batch.clip, batch.valid, scope=scope)
+
+    def loss(decoupling: TaskDecoupling | None) -> torch.Tensor:
+        return Demonstrations(
+            model, examples, sight=imagined_sight, tokens=1, seed=0, decoupling=decoupling
+        ).loss(0)[0]
+
+    always, never = (loss(TaskDecoupling(scope=scope, probability=p)) for p in (1.0, 0.0))
+    features = [imagined_sight(model, examples)]
+    scores = log_probabilities(model, batch, features, decoupling=plan)
+    torch.testing.assert_close(always, -scores.sum() / batch.trained.sum())
+    assert never == loss(None) != always
 
 
 def test_real_sight_is_what_the_tower_makes_of_the_frames() -> None:
