@@ -119,7 +119,7 @@ def test_the_reward_is_that_of_the_function_given(task: VideoTask) -> None:
     assert seen == [environment_.session.trajectory]
 
 
-def test_a_reset_leaves_nothing_of_the_episode_before(task: VideoTask, tmp_path: Path) -> None:
+def test_a_reset_leaves_nothing_of_the_episode_before(task: VideoTask) -> None:
     other = dataclasses.replace(task, id="other", question="Which letter?")
     environment_ = environment_factory([task, other], config=RULES)()
     first = environment_.reset(task_id=task.id)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 HAS_VERL = all(importlib.util.find_spec(name) for name in ("verl", "tensordict", "hydra"))
-needs_verl = pytest.mark.skipif(not HAS_VERL, reason="verl asks for an older transformers")
+needs_verl = pytest.mark.skipif(not HAS_VERL, reason="verl is not installed")
 ignored = pytest.mark.filterwarnings("ignore::Warning")
 """verl and what it brings warn a lot, and this project can't change that."""
 

@@ -24,9 +24,11 @@ def test_gymnasiums_wrappers_record_the_same_statistics(
         seen.append([list(recorder.return_queue), list(recorder.length_queue)])
     half = len(seen) // 2
     if mode is AutoresetMode.DISABLED:
-        # `SyncVectorEnv` takes the mask out of the options, so that the recorder never sees it
-        # and counts on; ours leaves them alone. Episodes are two to three steps long.
-        assert set(seen[half - 1][1]) <= {1, 2, 3}
+        # `SyncVectorEnv` takes the mask out of the options, so that the recorder never sees it and
+        # its lengths are wrong; ours leaves them alone. Returns agree.
+        (returns, lengths), (expected, _) = seen[half - 1], seen[-1]
+        assert_same(returns, expected)
+        assert len(lengths) == len(returns) > 0 and set(lengths) <= {1, 2, 3}
     else:
         assert_same(seen[:half], seen[half:])
 
