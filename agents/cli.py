@@ -23,7 +23,7 @@ from agents.cli_train import Train
 class Demo:
     """Watch a small model learn to seek: before, GRPO, after, and an HTML report. Ten minutes."""
 
-    steps: int = 60
+    steps: int = 30
     """Updates of GRPO."""
     questions: int = 12
     """Groups of eight episodes that an update learns from."""
@@ -52,7 +52,7 @@ class Reproduce:
     Whatever was finished before in the same folder is not done again.
     """
 
-    steps: int = 60
+    steps: int = 40
     """Updates of GRPO."""
     test_videos: int = 40
     """Videos to compare on."""
