@@ -44,7 +44,9 @@ def ideal_features(model: VisionLanguageModel, words: Tensor) -> Tensor:
 
 def real_sight(model: VisionLanguageModel, examples: Sequence[Example]) -> ClipFeatures:
     """What the vision tower makes of the frames."""
-    frames = np.concatenate([clip for example in examples for clip in example.frames])
+    clips = [clip for example in examples for clip in example.frames]
+    # The tower reads pairs, whoever they are of; a clip of an odd length ends with a frame twice.
+    frames = np.concatenate([part for clip in clips for part in (clip, clip[-1:][: len(clip) % 2])])
     return encode_clips(model.network, [patchify(frames, model.spec)])[0]
 
 

@@ -67,6 +67,17 @@ def test_real_sight_is_what_the_tower_makes_of_the_frames() -> None:
     assert len(features.deepstack) == 1
 
 
+def test_a_clip_of_an_odd_length_ends_with_its_last_frame_twice() -> None:
+    model = small_model()
+    frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    tokens = imagined_examples()[0].tokens
+    odd = Example(tokens, np.zeros((3, 3), np.int64), (frames[:3], frames[3:]))
+    filled = Example(tokens, np.zeros((3, 3), np.int64), (frames[[0, 1, 2, 2]], frames[3:]))
+    features = [real_sight(model, [one]).embeddings for one in (odd, filled)]
+    assert len(features[0]) == 3
+    torch.testing.assert_close(*features)
+
+
 def test_a_few_steps_lower_the_loss() -> None:
     torch.set_num_threads(1)
     model = small_model()
