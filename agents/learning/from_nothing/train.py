@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from torch import Tensor
 
 from agents.learning.from_nothing.copying import Copying
 from agents.learning.from_nothing.episodes import Demonstrations, imagined_sight
@@ -38,11 +37,6 @@ DRILL_PROBABILITY: Final = 0.6
 """The share of drills among imagined examples."""
 LOOK_BACK_TOKENS: Final = (1, 2)
 """What the planted heads look at."""
-
-PRACTICE_ROWS: Final = 12
-PRACTICE_WEIGHT: Final = 0.5
-"""Copying goes on beside imagining: else looking an option up may be forgotten before episodes ask
-for it, and is then not learned again."""
 
 BEFORE_PLAYING: Final = "3-seeing"
 """The checkpoint with which everything but playing is learned, in the run's folder."""
@@ -196,14 +190,10 @@ def training_set(config: FromNothingConfig) -> NeedleConfig:
     return needle_config("train", config.videos, seed=config.seed)
 
 
-def _copying(run: _Run, model: VisionLanguageModel, rows: int) -> Copying:
+def _copy(run: _Run, model: VisionLanguageModel, log: Report) -> None:
     examples = run.imagined(model, _EXAMPLES_FOR_IDS)
     ids = np.unique(np.concatenate([example.tokens["id"] for example in examples]))
-    return Copying(model, ids.astype(np.int64), rows=rows, length=48, seed=run.config.seed)
-
-
-def _copy(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    stage = _copying(run, model, rows=48)
+    stage = Copying(model, ids.astype(np.int64), rows=48, length=48, seed=run.config.seed)
     text = model.base.model.language_model
     steps = run.config.copying_steps
     optimise(text.parameters(), stage.loss, steps=steps, learning_rate=3e-3, log=log)
@@ -217,16 +207,9 @@ def _imagine(run: _Run, model: VisionLanguageModel, log: Report) -> None:
         tokens=run.config.batch_tokens,
         seed=run.config.seed,
     )
-    practice = _copying(run, model, rows=PRACTICE_ROWS)
-
-    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        episodes, figures = stage.loss(step)
-        copying, practised = practice.loss(step)
-        return episodes + PRACTICE_WEIGHT * copying, {**practised, **figures}
-
     text = model.base.model.language_model
     steps = run.config.imagining_steps
-    optimise(text.parameters(), loss, steps=steps, learning_rate=2e-3, log=log)
+    optimise(text.parameters(), stage.loss, steps=steps, learning_rate=2e-3, log=log)
 
 
 def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
