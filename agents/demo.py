@@ -1,4 +1,4 @@
-"""The main job in minutes: a small model that was shown how to seek learns to do it better."""
+"""The main job in minutes: a small model that was shown how to seek trains on by GRPO."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ GRPO_SETTINGS: Final = GRPOConfig(
     ),
     optimiser=OptimiserConfig(learning_rate=1e-4, betas=(0.9, 0.98), train_vision=False),
 )
-"""Ten minutes on one core.
+"""A quarter of an hour on one core.
 
-A step's gradient is mostly noise: twice the learning rate undoes what was learned before. So groups
+Gradients of so few episodes are mostly noise, and at twice the learning rate rewards fell. So groups
 whose crops alone differ by a little are dropped, and the vision tower is left as it is: rewards
 teach what to do, hardly what to see.
 """
@@ -54,7 +54,7 @@ def test_tasks(videos: int, split: str = "test") -> list[VideoTask]:
 
 
 def run_demo(config: Demo) -> int:
-    """Let the shipped model play, improve it by GRPO, and compare.
+    """Let the shipped model play, train it on by GRPO, and compare.
 
     Returns:
         0.

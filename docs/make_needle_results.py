@@ -259,7 +259,7 @@ def compare(
     model.network.eval()
     rules = replace(model.counting(way.rules), force_answer=True)
     longest = get_budget(rules.budget).max_reply_tokens + 1
-    tasks = test_tasks(TEST_VIDEOS, split="final")  # never looked at
+    tasks = test_tasks(TEST_VIDEOS, split="final")  # no episode of these is read for mending
     played: list[list[Episode]] = []
     seconds = []
     for temperature in (0.0, 1.0):

@@ -2,7 +2,7 @@
 
 The first thought states its goal and goes through the overview pair by pair: what each shows, and a
 verdict on whether it is what is looked for. A verdict stands behind a token of its own, which has
-what it is about just before it: a small model learns it several times as fast. The thought then
+what it is about just before it: a small model learns it in about half the steps. The thought then
 says which card to open, between which times it was seen, and crops it.
 The next thought goes through the crop in the same words, and opens another card, the same one again
 if its face did not show, or answers. No thought tells what a clip shows before it was shown.
