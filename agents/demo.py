@@ -34,9 +34,9 @@ GRPO_SETTINGS: Final = GRPOConfig(
 )
 """A quarter of an hour on one core.
 
-Gradients of so few episodes are mostly noise, and at twice the learning rate rewards fell. So groups
-whose crops alone differ by a little are dropped, and the vision tower is left as it is: rewards
-teach what to do, hardly what to see.
+Gradients of so few episodes are mostly noise, and at twice the learning rate rewards fell. So
+groups whose crops alone differ by a little are dropped, and the vision tower is left as it is:
+rewards teach what to do, hardly what to see.
 """
 
 

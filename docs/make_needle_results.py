@@ -25,6 +25,7 @@ from needle_results import (
     Run,
     Spread,
     accuracy_table,
+    comparable,
     read_runs,
     run_path,
     seeking_table,
@@ -329,9 +330,18 @@ def page_of(runs: Mapping[str, Sequence[Run]], page: str) -> str:
     """The page with the tables that runs make."""
     for block, arms in TABLES.items():
         names = {name: arm.name for name, arm in arms.items()}
-        tables = (table(runs, names) for table in (accuracy_table, seeking_table))
-        page = replaced(page, block, "\n" + "\n\n".join(tables) + "\n")
-    return page
+        page = _with_tables(page, block, comparable(runs, names), names)
+    seeds = {f"seed {run.seed}": [run] for run in runs.get("sft", [])}
+    return _with_tables(page, "seeds", seeds, {name: name for name in seeds})
+
+
+def _with_tables(
+    page: str, block: str, runs: Mapping[str, Sequence[Run]], names: Mapping[str, str]
+) -> str:
+    if not runs:
+        return replaced(page, block, "\nNothing to compare has been run yet.\n")
+    tables = (table(runs, names) for table in (accuracy_table, seeking_table))
+    return replaced(page, block, "\n" + "\n\n".join(tables) + "\n")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,16 @@ def interval(values: Sequence[float], questions: int) -> str:
     return f"{centre:.0%} [{100 * max(low, 0):.0f}, {100 * min(high, 1):.0f}]"
 
 
+def comparable(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> dict[str, list[Run]]:
+    """The runs of arms, of the seeds that all arms with runs have; nothing for a lone arm."""
+    present = {arm: runs[arm] for arm in arms if arm in runs}
+    if len(present) < 2:
+        return {}
+    seeds = set.intersection(*({run.seed for run in some} for some in present.values()))
+    chosen = {arm: [run for run in some if run.seed in seeds] for arm, some in present.items()}
+    return {arm: some for arm, some in chosen.items() if some}
+
+
 def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
     """How often arms are right, by kind of question: one line an arm that has runs."""
     heads = ["arm", "seeds", *QUADRANTS.values(), "all, sampled", "invalid", "invalid, sampled"]

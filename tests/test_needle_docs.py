@@ -83,6 +83,18 @@ def test_a_run_that_was_written_is_read_again(script: Any, tmp_path: Path) -> No
     assert dataclasses.asdict(read[1]) == dataclasses.asdict(runs[0])
 
 
+def test_arms_are_compared_over_the_seeds_that_all_of_them_have(script: Any) -> None:
+    runs = {
+        "one": [run(script, seed, 0.5) for seed in (0, 1, 2)],
+        "other": [run(script, seed, 0.5) for seed in (1, 2, 3)],
+    }
+    found = script.comparable(runs, {"one": "1", "other": "2", "missing": "3"})
+    assert {arm: [one.seed for one in some] for arm, some in found.items()} == {
+        "one": [1, 2], "other": [1, 2],
+    }  # fmt: skip
+    assert script.comparable(runs, {"one": "1", "missing": "3"}) == {}
+
+
 # Of three seeds: the mean is 0.5, s = 0.1, t of two degrees 4.303, 0.1 * 4.303 / sqrt(3) = 0.248.
 # Of one: Wilson's interval of 50 of 100 is 0.404 to 0.596.
 @pytest.mark.parametrize(
