@@ -26,6 +26,8 @@ PERIODS: Final = (2, 12)
 """Shortest and longest sequence that is repeated."""
 MOST_OFFSET: Final = 250
 """Sequences begin at any position up to this: they are short, episodes are not."""
+MOST_BEFORE: Final = 12
+"""Random tokens before a list of options."""
 
 _Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Ids [rows, length], and which of them can be looked up."""
@@ -49,7 +51,7 @@ class Copying:
             model: Learns.
             ids: Tokens to draw from.
             rows: Sequences of each kind in a step.
-            length: Tokens of each; above 16, which list the options.
+            length: Tokens of each; above 28, of which 16 list the options after up to 12 others.
             seed: Of the draws.
         """
         self._model, self._ids = model, ids
@@ -84,17 +86,19 @@ class Copying:
     def draw_listed(self) -> _Drawn:
         """Options, and then values and their letters, as a last thought writes them.
 
-        ". A 7, B 5, C 2, D 9", and then ". 5 B", ". 9 D" and so on.
+        ". A 7, B 5, C 2, D 9", and then ". 5 B", ". 9 D" and so on. Random tokens come first, so
+        that the place in the sequence tells nothing.
         """
         rows, tokens = self._rows, self._options
+        before = self._rng.choice(self._ids, (rows, self._rng.integers(MOST_BEFORE + 1)))
         drawn = self._rng.random((rows, len(tokens.values))).argsort(1)[:, :OPTIONS]
         values = tokens.values[drawn]
         asked = self._rng.integers(0, OPTIONS, (rows, -(-self._length // 4)))
         found = np.take_along_axis(values, asked, axis=1)
         options = _in_turn(tokens.before, tokens.letters, tokens.space, values)
         queries = _in_turn(tokens.before[:1], found, tokens.space, tokens.letters[asked])
-        sequence = np.concatenate([options, queries], axis=1)[:, : self._length]
-        places = np.arange(self._length)
+        sequence = np.concatenate([before, options, queries], axis=1)[:, : self._length]
+        places = np.arange(self._length) - before.shape[1]
         is_letter = (places % 4 == 3) & (places >= options.shape[1])
         return sequence, np.broadcast_to(is_letter, sequence.shape)
 

@@ -1,7 +1,9 @@
 """Look-ups by the dozen: a thought that goes on to name everything the question could be about.
 
 A demonstration looks up one card and one option. To learn that from demonstrations takes ten times
-as many: here every card, banner, shape and option of a task is looked up, in the same words.
+as many: here cards, banners, shapes and options of a task are looked up by the dozen, in the same
+words. What is asked for is drawn with replacement. Were each asked for once, a model could tell the
+answers by what has not been said yet, which is easier than to look, and learn that instead.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from videoseek_env.task import VideoTask
 
 SUMS: Final = 2
 """Pairs of random digits that are put together in every drill."""
+OPTION_QUERIES: Final = 8
+"""Options of which a drill asks for the letter."""
 
 
 class Piece(NamedTuple):
@@ -31,13 +35,13 @@ class Piece(NamedTuple):
 def drill(
     first_reply: str, demonstrator: Demonstrator, task: VideoTask, *, rng: np.random.Generator
 ) -> list[Piece]:
-    """A reply that no episode asks for: the first thought, then everything about the task.
+    """A reply that no episode asks for: the first thought, then look-ups of all kinds.
 
     Args:
         first_reply: The demonstrator's, to the overview.
         demonstrator: Who has seen the overview.
         task: What it plays.
-        rng: Of the order.
+        rng: Of what is asked for.
     """
     thought = first_reply.partition("</think>")[0]
     queries: list[tuple[str, str]] = []
@@ -57,9 +61,9 @@ def drill(
         queries.append((f"{first} {second} sum", f" {first + second}"))
         queries.append((f"{first} {second} number", f" {first}{second}"))
     pieces = [Piece(thought, True)]
-    for i in rng.permutation(len(queries)).tolist():
+    for i in rng.integers(len(queries), size=len(queries)).tolist():
         pieces += [Piece(f". {queries[i][0]}", False), Piece(queries[i][1], True)]
     pieces.append(Piece(f". {restate_options(task)}", True))
-    for i in rng.permutation(len(task.options)).tolist():
+    for i in rng.integers(len(task.options), size=OPTION_QUERIES).tolist():
         pieces += [Piece(f". {task.options[i]}", False), Piece(f" {ascii_uppercase[i]}", True)]
     return pieces

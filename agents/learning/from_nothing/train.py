@@ -57,11 +57,11 @@ class FromNothingConfig:
     """Videos of the training set; there are twelve tasks about each."""
     imagined_examples: int = 6000
     """Demonstrations and drills without pixels."""
-    copying_steps: int = 450
-    imagining_steps: int = 800
+    copying_steps: int = 600
+    imagining_steps: int = 900
     seeing_steps: int = 700
     """Steps of the vision tower by itself."""
-    playing_steps: int = 400
+    playing_steps: int = 600
     """Steps of everything on demonstrations in real videos."""
     batch_tokens: int = 5120
     """Of a batch of demonstrations, padding included."""

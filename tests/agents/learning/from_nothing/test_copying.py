@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from agents.learning.from_nothing.copying import PERIODS, Copying
+from agents.learning.from_nothing.copying import MOST_BEFORE, PERIODS, Copying
 from agents.learning.from_nothing.optimise import optimise
 from agents.learning.from_nothing.planting import plant_previous_token_heads
 from tests.agents.learning.from_nothing.small import small_model
@@ -24,19 +24,28 @@ def test_sequences_repeat_with_a_period_and_are_asked_for_from_the_second_time_o
 
 def test_options_are_listed_and_asked_for_as_last_thoughts_do() -> None:
     model = small_model()
-    listed, is_letter = Copying(model, IDS, rows=50, length=30, seed=0).draw_listed()
-    assert listed.shape == is_letter.shape == (50, 30)
-    for row, asked in zip(listed, is_letter, strict=True):
+    stage = Copying(model, IDS, rows=50, length=30, seed=0)
+    begins = set()
+    for _ in range(100):
+        listed, is_letter = stage.draw_listed()
+        assert listed.shape == is_letter.shape == (50, 30)
+        row, asked = listed[0], is_letter[0]
         text = [model.vocabulary.decode([index]) for index in row]
+        begin = text.index(". ")
+        begins.add(begin)
+        assert set(row[:begin]) <= set(IDS)
         # 16 tokens of options, then four a query: "[. ][value][ ][letter]".
-        assert text[:16:4] == [". ", ", ", ", ", ", "]
-        assert text[1:16:4] == list("ABCD")
-        letters = dict(zip(text[3:16:4], "ABCD", strict=True))
+        options = text[begin : begin + 16]
+        assert options[::4] == [". ", ", ", ", ", ", "]
+        assert options[1::4] == list("ABCD")
+        letters = dict(zip(options[3::4], "ABCD", strict=True))
         assert len(letters) == 4
-        assert np.flatnonzero(asked).tolist() == [19, 23, 27]
-        for place in (19, 23, 27):
+        places = np.flatnonzero(asked).tolist()
+        assert places == list(range(begin + 19, 30, 4))
+        for place in places:
             value = text[place - 2]
             assert text[place - 3 : place + 1] == [". ", value, " ", letters[value]]
+    assert begins == set(range(MOST_BEFORE + 1))
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
