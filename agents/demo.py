@@ -12,7 +12,7 @@ from rich.console import Console
 
 from agents.improve import Improvement, improve
 from agents.learning.collecting import CollectorConfig
-from agents.learning.from_nothing.settings import NEEDLE_SESSION, TOOL_KINDS, needle_config
+from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
 from agents.learning.from_nothing.train import FromNothingConfig, train_from_nothing
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.optimiser import OptimiserConfig
@@ -43,9 +43,9 @@ rewards teach what to do, hardly what to see.
 def train_tasks(videos: int = 100) -> list[VideoTask]:
     """Questions to learn by rewards from, about videos that no demonstration was about.
 
-    All need the tool: there is more to decide about them than about what the overview shows.
+    Of all kinds: from those that need the tool alone a model learns to call it for the others too.
     """
-    return load_needle(needle_config("grpo", videos, kinds=TOOL_KINDS))
+    return load_needle(needle_config("grpo", videos))
 
 
 def test_tasks(videos: int, split: str = "test") -> list[VideoTask]:

@@ -36,12 +36,13 @@ from agents.episode import Episode
 from agents.learning.collecting import CollectorConfig
 from agents.learning.from_nothing.playing import demonstrate, learn_to_play
 from agents.learning.from_nothing.train import (
+    BEFORE_GUESSING,
     BEFORE_PLAYING,
     FromNothingConfig,
     train_from_nothing,
     training_set,
 )
-from agents.learning.from_nothing.ways import DECOUPLED, NATIVE, SINGLE_TURN, Way
+from agents.learning.from_nothing.ways import DECOUPLED, MIXED, NATIVE, SINGLE_TURN, Way
 from agents.learning.grpo import GRPOLearner
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
@@ -135,6 +136,7 @@ def _grpo_learner(
 
 
 NATIVE_SFT = Demonstrated("native")
+GUESSING_SFT = Demonstrated("guessing", MIXED)
 SINGLE_TURN_SFT = Demonstrated("single-turn", SINGLE_TURN)
 DECOUPLED_SFT = Demonstrated("decoupled", DECOUPLED)
 
@@ -161,6 +163,8 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "decoupled-grpo": Arm("decoupled, SFT + GRPO", DECOUPLED_SFT, grpo()),
         "sft": Arm("native, SFT", NATIVE_SFT),
         "grpo": Arm("native, SFT + GRPO", NATIVE_SFT, grpo()),
+        "guessing-sft": Arm("native, SFT with guesses", GUESSING_SFT),
+        "guessing-grpo": Arm("native, SFT with guesses + GRPO", GUESSING_SFT, grpo()),
     },
     "attention": {
         "sft": Arm("off", NATIVE_SFT),
@@ -170,19 +174,21 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "tdam-turn-1.0": Arm("turns, all batches", tdam("turn", 1.0)),
     },
     "reward": {
-        "reward-accuracy": Arm("accuracy only", NATIVE_SFT, grpo(Accuracy())),
-        "reward-format": Arm("+ format", NATIVE_SFT, grpo(WeightedSum(RIGHT_AND_FORM))),
-        "reward-grounding": Arm("+ grounding", NATIVE_SFT, grpo(WeightedSum(GROUNDED))),
-        "grpo": Arm("full", NATIVE_SFT, grpo()),
-        "reward-hardened": Arm("hardened", NATIVE_SFT, grpo(TrajectoryGuidedReward.hardened())),
+        "guessing-sft": Arm("before GRPO", GUESSING_SFT),
+        "reward-accuracy": Arm("accuracy only", GUESSING_SFT, grpo(Accuracy())),
+        "reward-format": Arm("+ format", GUESSING_SFT, grpo(WeightedSum(RIGHT_AND_FORM))),
+        "reward-grounding": Arm("+ grounding", GUESSING_SFT, grpo(WeightedSum(GROUNDED))),
+        "guessing-grpo": Arm("full", GUESSING_SFT, grpo()),
+        "reward-hardened": Arm("hardened", GUESSING_SFT, grpo(TrajectoryGuidedReward.hardened())),
     },
     "learner": {
-        "grpo": Arm("DAPO (Video-o3's)", NATIVE_SFT, grpo()),
-        "variant-grpo": Arm("GRPO", NATIVE_SFT, grpo(variant="grpo")),
-        "variant-dr_grpo": Arm("Dr.GRPO", NATIVE_SFT, grpo(variant="dr_grpo")),
-        "variant-gspo": Arm("GSPO", NATIVE_SFT, grpo(variant="gspo")),
-        "turn-credit": Arm("DAPO with credit by turns", NATIVE_SFT, turn_credit),
-        "ppo": Arm("PPO", NATIVE_SFT, ppo),
+        "guessing-sft": Arm("before", GUESSING_SFT),
+        "guessing-grpo": Arm("DAPO (Video-o3's)", GUESSING_SFT, grpo()),
+        "variant-grpo": Arm("GRPO", GUESSING_SFT, grpo(variant="grpo")),
+        "variant-dr_grpo": Arm("Dr.GRPO", GUESSING_SFT, grpo(variant="dr_grpo")),
+        "variant-gspo": Arm("GSPO", GUESSING_SFT, grpo(variant="gspo")),
+        "turn-credit": Arm("DAPO with credit by turns", GUESSING_SFT, turn_credit),
+        "ppo": Arm("PPO", GUESSING_SFT, ppo),
     },
 }
 """The page's tables, each with its arms."""
@@ -224,10 +230,12 @@ def run_arm(name: str, arm: Arm, seed: int, work: Path) -> None:
 def learn_demonstrations(stage: Demonstrated, seed: int, work: Path) -> Path:
     """The model that arms begin with: its folder, trained only if that is missing."""
     config, shared = FromNothingConfig(seed=seed), work / f"shared-{seed}"
-    native = train_from_nothing(config, shared, report=print)
-    folder = work / f"sft-{stage.name}-{seed}"
+    guessing = train_from_nothing(config, shared, report=print)
+    if stage == GUESSING_SFT:
+        return guessing
     if stage == NATIVE_SFT:
-        return native
+        return shared / BEFORE_GUESSING
+    folder = work / f"sft-{stage.name}-{seed}"
     if not folder.exists():
         model = VisionLanguageModel.from_pretrained(shared / BEFORE_PLAYING)
         model.network.train()

@@ -1,6 +1,6 @@
 """Make the model that `make demo` starts from, of a trained one.
 
-    python docs/ship_checkpoint.py runs/reproduce/sft/4-playing
+    python docs/ship_checkpoint.py runs/reproduce/sft/5-guessing
 
 The argument is what `train_from_nothing` of `agents.learning.from_nothing.train` made. Weights are
 rounded to bfloat16, which halves the file; the rules of its episodes go with them.

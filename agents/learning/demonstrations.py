@@ -73,20 +73,25 @@ class Demonstrator:
     of the slips miss the card's face, and are corrected; the others are off by a little.
     """
 
-    def __init__(self, *, slip_probability: float = 0.0) -> None:
+    def __init__(self, *, slip_probability: float = 0.0, guess_probability: float = 0.0) -> None:
         """Make a demonstrator.
 
         Args:
             slip_probability: How often the first crop of a card is a slip, in [0, 1].
+            guess_probability: How often it answers after the overview where a crop is needed, and
+                is right all the same, in [0, 1]. From that a model learns to guess, each option as
+                often as it is right.
         """
-        if not 0 <= slip_probability <= 1:
-            raise ConfigError(f"slip_probability must lie in [0, 1], got {slip_probability}")
-        self._slip_probability = slip_probability
+        for name, share in (("slip", slip_probability), ("guess", guess_probability)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name}_probability must lie in [0, 1], got {share}")
+        self._slip_probability, self._guess_probability = slip_probability, guess_probability
         self.reset()
 
     def reset(self, *, seed: int | None = None) -> None:
         """Begin an episode."""
         self._rng = np.random.default_rng(seed)
+        self._guesses = self._guess_probability > 0 and self._rng.random() < self._guess_probability
         self.is_slip = False
         """Whether the last reply's crop is another than it should be, on purpose."""
 
@@ -209,6 +214,9 @@ class Demonstrator:
 
     def _after_overview(self) -> str:
         """What follows from the overview: which card to open, or the answer."""
+        if self._waiting and self._guesses:
+            self._waiting = []
+            return self._choice(self._landmark_text())
         if self._waiting:
             return self._landmark_text() + self._plan()
         return self._choice(f"{self._landmark_text()}. {self._shown()}")

@@ -8,7 +8,7 @@ from typing import Final
 from agents.learning.from_nothing.episodes import Demonstrations, real_sight
 from agents.learning.from_nothing.examples import Example, Stage
 from agents.learning.from_nothing.optimise import Log, optimise
-from agents.learning.from_nothing.ways import NATIVE, Way
+from agents.learning.from_nothing.ways import Way
 from agents.llm.decoupling import TaskDecoupling
 from agents.llm.model import VisionLanguageModel
 from videoseek_env.task import VideoTask
@@ -21,7 +21,7 @@ _CACHE_BYTES: Final = 2**30
 
 
 def demonstrate(
-    model: VisionLanguageModel, tasks: Sequence[VideoTask], *, way: Way = NATIVE
+    model: VisionLanguageModel, tasks: Sequence[VideoTask], *, way: Way
 ) -> list[Example]:
     """Play every task once, by its truth.
 

@@ -1,4 +1,8 @@
-"""From random weights to a policy that seeks: four stages, each kept, none done twice."""
+"""From random weights to a policy that seeks: five stages, each kept, none done twice.
+
+The last one unlearns a decision. Demonstrations know which questions need a closer look, and a
+model that is good at following them leaves rewards little to teach. So half of the last ones guess.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from agents.learning.from_nothing.perception import Pairs
 from agents.learning.from_nothing.planting import plant_previous_token_heads
 from agents.learning.from_nothing.playing import SLIP_PROBABILITY, demonstrate, learn_to_play
 from agents.learning.from_nothing.settings import MODEL, needle_config
+from agents.learning.from_nothing.ways import MIXED, NATIVE, Way
 from agents.llm.model import VisionLanguageModel
 from agents.llm.tiny import save_tiny, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
@@ -40,6 +45,8 @@ LOOK_BACK_TOKENS: Final = (1, 2)
 
 BEFORE_PLAYING: Final = "3-seeing"
 """The checkpoint with which everything but playing is learned, in the run's folder."""
+BEFORE_GUESSING: Final = "4-playing"
+"""The checkpoint that plays as well as demonstrations teach it to."""
 
 _EXAMPLES_FOR_IDS: Final = 300
 """Enough to use every token that demonstrations ever use."""
@@ -63,6 +70,8 @@ class FromNothingConfig:
     """Steps of the vision tower by itself."""
     playing_steps: int = 600
     """Steps of everything on demonstrations in real videos."""
+    guessing_steps: int = 100
+    """More of them, on demonstrations of which half guess; see `ways.MIXED`."""
     batch_tokens: int = 5120
     """Of a batch of demonstrations, padding included."""
     seed: int = 0
@@ -159,12 +168,12 @@ class _Log:
 
 
 class _Run:
-    """What the stages share: examples, made when they are first asked for."""
+    """What the stages learn from."""
 
     def __init__(self, folder: Path, config: FromNothingConfig) -> None:
         self.config = config
         self._folder = folder
-        self._examples: list[Example] = []
+        self._native: list[Example] = []
 
     def imagined(self, model: VisionLanguageModel, count: int) -> list[Example]:
         """Without pixels."""
@@ -177,12 +186,18 @@ class _Run:
         )
         return list(itertools.islice(endless, count))
 
-    def real(self, model: VisionLanguageModel) -> list[Example]:
-        """From the training videos."""
-        if not self._examples:
-            tasks = load_needle(training_set(self.config), root=self._folder / "videos")
-            self._examples = demonstrate(model, tasks)
-        return self._examples
+    def native(self, model: VisionLanguageModel) -> list[Example]:
+        """Native demonstrations in the training videos, made when they are first asked for."""
+        self._native = self._native or self._demonstrate(model, NATIVE)
+        return self._native
+
+    def mixed(self, model: VisionLanguageModel) -> list[Example]:
+        """Demonstrations of which half guess."""
+        return self._demonstrate(model, MIXED)
+
+    def _demonstrate(self, model: VisionLanguageModel, way: Way) -> list[Example]:
+        tasks = load_needle(training_set(self.config), root=self._folder / "videos")
+        return demonstrate(model, tasks, way=way)
 
 
 def training_set(config: FromNothingConfig) -> NeedleConfig:
@@ -213,7 +228,7 @@ def _imagine(run: _Run, model: VisionLanguageModel, log: Report) -> None:
 
 
 def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    stage = Pairs(model, run.real(model), pairs=256, seed=run.config.seed)
+    stage = Pairs(model, run.native(model), pairs=256, seed=run.config.seed)
     tower = model.base.model.visual
     steps = run.config.seeing_steps
     optimise(tower.parameters(), stage.loss, steps=steps, learning_rate=2e-3, log=log)
@@ -222,10 +237,21 @@ def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
 def _play(run: _Run, model: VisionLanguageModel, log: Report) -> None:
     learn_to_play(
         model,
-        run.real(model),
+        run.native(model),
         steps=run.config.playing_steps,
         batch_tokens=run.config.batch_tokens,
         seed=run.config.seed + 1,
+        log=log,
+    )
+
+
+def _guess(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    learn_to_play(
+        model,
+        run.mixed(model),
+        steps=run.config.guessing_steps,
+        batch_tokens=run.config.batch_tokens,
+        seed=run.config.seed + 2,
         log=log,
     )
 
@@ -235,4 +261,5 @@ _STAGES: Final[Mapping[str, Callable[[_Run, VisionLanguageModel, Report], None]]
     "imagining": _imagine,
     "seeing": _see,
     "playing": _play,
+    "guessing": _guess,
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from agents.learning.baseline_demonstrations import DecoupledDemonstrator, SingleTurnDemonstrator
+from agents.learning.decoupled_demonstrations import DecoupledDemonstrator
 from agents.learning.demonstrations import Demonstrator
 from agents.learning.from_nothing.settings import NEEDLE_SESSION
 from agents.ongoing import MakeSession
@@ -43,8 +43,12 @@ ANSWERER_PROMPTS: Final = Prompts(
 
 NATIVE: Final = Way()
 """Crops and the answer in one context, as in Video-o3."""
+MIXED: Final = Way(demonstrator=partial(Demonstrator, guess_probability=0.5))
+"""The same rules, but half of the demonstrations guess where a crop is needed. They leave open
+whether looking closer is worth a call: that is for rewards to say."""
 SINGLE_TURN: Final = Way(
-    rules=replace(NEEDLE_SESSION, max_turns=1), demonstrator=SingleTurnDemonstrator
+    rules=replace(NEEDLE_SESSION, max_turns=1),
+    demonstrator=partial(Demonstrator, guess_probability=1.0),
 )
 """The overview, and an answer."""
 DECOUPLED: Final = Way(

@@ -158,6 +158,8 @@ def test_demonstrations_need_no_bytes_and_parse_in_every_turn() -> None:
 def test_a_probability_outside_its_range_is_refused(probability: float) -> None:
     with pytest.raises(ConfigError, match=r"slip_probability must lie in \[0, 1\]"):
         Demonstrator(slip_probability=probability)
+    with pytest.raises(ConfigError, match=r"guess_probability must lie in \[0, 1\]"):
+        Demonstrator(guess_probability=probability)
 
 
 def test_a_task_of_another_dataset_is_refused() -> None:

@@ -25,9 +25,10 @@ CONFIG = FromNothingConfig(
     imagining_steps=1,
     seeing_steps=1,
     playing_steps=1,
+    guessing_steps=1,
     batch_tokens=600,
 )
-STAGES = ["copying", "imagining", "seeing", "playing"]
+STAGES = ["copying", "imagining", "seeing", "playing", "guessing"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a run that went through."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
-    assert train_from_nothing(CONFIG, folder) == folder / "4-playing"
+    assert train_from_nothing(CONFIG, folder) == folder / "5-guessing"
     return folder
 
 
@@ -74,24 +75,24 @@ def test_a_run_that_was_cut_off_ends_as_it_would_have(folder: Path, tmp_path: Pa
     last = train_from_nothing(CONFIG, tmp_path)
     assert (tmp_path / "2-imagining" / "model.safetensors").stat().st_mtime_ns == kept
     assert [line["stage"] for _, line in read_jsonl(tmp_path / "log.jsonl")] == STAGES
-    whole = weights(folder / "4-playing")
+    whole = weights(folder / "5-guessing")
     for name, weight in weights(last).items():
         assert torch.equal(weight, whole[name]), name
 
 
 def test_a_finished_run_is_not_repeated(folder: Path) -> None:
     lines: list[object] = []
-    assert train_from_nothing(CONFIG, folder, report=lines.append) == folder / "4-playing"
+    assert train_from_nothing(CONFIG, folder, report=lines.append) == folder / "5-guessing"
     assert lines == []
 
 
 def test_the_checkpoint_plays(folder: Path) -> None:
-    model = VisionLanguageModel.from_pretrained(folder / "4-playing")
+    model = VisionLanguageModel.from_pretrained(folder / "5-guessing")
     tasks = load_needle(needle_config("train", 1), root=folder / "videos")[:2]
     policy = HFPolicy.factory(model, sampling=Sampling(max_tokens=20))
     for episode in rollout(policy, tasks, session=model.counting(NEEDLE_SESSION)):
         assert episode.error is None
-    size = (folder / "4-playing" / "model.safetensors").stat().st_size
+    size = (folder / "5-guessing" / "model.safetensors").stat().st_size
     assert size < 8 * 2**20
 
 

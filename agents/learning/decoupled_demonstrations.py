@@ -1,6 +1,6 @@
-"""Demonstrations for what native clue seeking is compared with: one turn, and two roles.
+"""Demonstrations for two roles, with which native clue seeking is compared.
 
-They write in the same words as `Demonstrator`, so that only the way of playing differs.
+They are in the same words as those of `Demonstrator`, so that only the way of playing differs.
 """
 
 from __future__ import annotations
@@ -15,19 +15,6 @@ from videoseek_env.video.clip import ClipRef
 
 HAND_OVER: Final = "none"
 """What the seeker answers when it has found everything; nobody reads it."""
-
-
-class SingleTurnDemonstrator(Demonstrator):
-    """Answers after the overview, and is right even where the overview does not show it.
-
-    From that a model learns to guess, each option as often as it is right.
-    """
-
-    def _after_overview(self) -> str:
-        if not self._waiting:
-            return super()._after_overview()
-        self._waiting = []
-        return self._choice(self._landmark_text())
 
 
 class DecoupledDemonstrator(Demonstrator):
