@@ -42,7 +42,7 @@ from agents.learning.from_nothing.train import (
     train_from_nothing,
     training_set,
 )
-from agents.learning.from_nothing.ways import DECOUPLED, MIXED, NATIVE, SINGLE_TURN, Way
+from agents.learning.from_nothing.ways import DECOUPLED, GUESSING, NATIVE, SINGLE_TURN, Way
 from agents.learning.grpo import GRPOLearner
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
@@ -136,7 +136,7 @@ def _grpo_learner(
 
 
 NATIVE_SFT = Demonstrated("native")
-GUESSING_SFT = Demonstrated("guessing", MIXED)
+GUESSING_SFT = Demonstrated("guessing", GUESSING)
 SINGLE_TURN_SFT = Demonstrated("single-turn", SINGLE_TURN)
 DECOUPLED_SFT = Demonstrated("decoupled", DECOUPLED)
 

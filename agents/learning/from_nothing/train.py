@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from agents.learning.from_nothing.perception import Pairs
 from agents.learning.from_nothing.planting import plant_previous_token_heads
 from agents.learning.from_nothing.playing import SLIP_PROBABILITY, demonstrate, learn_to_play
 from agents.learning.from_nothing.settings import MODEL, needle_config
-from agents.learning.from_nothing.ways import MIXED, NATIVE, Way
+from agents.learning.from_nothing.ways import GUESSING, NATIVE, Way
 from agents.llm.model import VisionLanguageModel
 from agents.llm.tiny import save_tiny, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
@@ -71,7 +71,7 @@ class FromNothingConfig:
     playing_steps: int = 600
     """Steps of everything on demonstrations in real videos."""
     guessing_steps: int = 100
-    """More of them, on demonstrations of which half guess; see `ways.MIXED`."""
+    """More of them, on demonstrations of which half guess; see `ways.GUESSING`."""
     batch_tokens: int = 5120
     """Of a batch of demonstrations, padding included."""
     seed: int = 0
@@ -191,13 +191,26 @@ class _Run:
         self._native = self._native or self._demonstrate(model, NATIVE)
         return self._native
 
-    def mixed(self, model: VisionLanguageModel) -> list[Example]:
+    def guessing(self, model: VisionLanguageModel) -> list[Example]:
         """Demonstrations of which half guess."""
-        return self._demonstrate(model, MIXED)
+        return self._demonstrate(model, GUESSING)
 
     def _demonstrate(self, model: VisionLanguageModel, way: Way) -> list[Example]:
         tasks = load_needle(training_set(self.config), root=self._folder / "videos")
         return demonstrate(model, tasks, way=way)
+
+    def play(
+        self,
+        model: VisionLanguageModel,
+        examples: Sequence[Example],
+        *,
+        steps: int,
+        order: int,
+        log: Report,
+    ) -> None:
+        """Train all of a model on demonstrations, in an order of that number."""
+        tokens, seed = self.config.batch_tokens, self.config.seed + order
+        learn_to_play(model, examples, steps=steps, batch_tokens=tokens, seed=seed, log=log)
 
 
 def training_set(config: FromNothingConfig) -> NeedleConfig:
@@ -235,25 +248,11 @@ def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
 
 
 def _play(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    learn_to_play(
-        model,
-        run.native(model),
-        steps=run.config.playing_steps,
-        batch_tokens=run.config.batch_tokens,
-        seed=run.config.seed + 1,
-        log=log,
-    )
+    run.play(model, run.native(model), steps=run.config.playing_steps, order=1, log=log)
 
 
 def _guess(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    learn_to_play(
-        model,
-        run.mixed(model),
-        steps=run.config.guessing_steps,
-        batch_tokens=run.config.batch_tokens,
-        seed=run.config.seed + 2,
-        log=log,
-    )
+    run.play(model, run.guessing(model), steps=run.config.guessing_steps, order=2, log=log)
 
 
 _STAGES: Final[Mapping[str, Callable[[_Run, VisionLanguageModel, Report], None]]] = {

@@ -43,7 +43,7 @@ ANSWERER_PROMPTS: Final = Prompts(
 
 NATIVE: Final = Way()
 """Crops and the answer in one context, as in Video-o3."""
-MIXED: Final = Way(demonstrator=partial(Demonstrator, guess_probability=0.5))
+GUESSING: Final = Way(demonstrator=partial(Demonstrator, guess_probability=0.5))
 """The same rules, but half of the demonstrations guess where a crop is needed. They leave open
 whether looking closer is worth a call: that is for rewards to say."""
 SINGLE_TURN: Final = Way(

@@ -8,7 +8,7 @@ import pytest
 from agents.learning.decoupled_demonstrations import HAND_OVER
 from agents.learning.from_nothing.imagined import NoPixels, PlannedVideo
 from agents.learning.from_nothing.settings import TOOL_KINDS, needle_config
-from agents.learning.from_nothing.ways import DECOUPLED, MIXED, NATIVE, SINGLE_TURN, Way
+from agents.learning.from_nothing.ways import DECOUPLED, GUESSING, NATIVE, SINGLE_TURN, Way
 from agents.learning.needle_truth import describe_pairs, name_of
 from agents.llm.tiny_tokenizer import byte_fallbacks, tiny_tokenizer
 from envs.decoupled import ANSWERER, SEEKER, DecoupledSession
@@ -44,7 +44,7 @@ def trajectories(way: Way, slip_probability: float = 0.0) -> list[Trajectory]:
     return [play(way, task, slip_probability, seed).trajectory for seed, task in enumerate(tasks())]
 
 
-@pytest.mark.parametrize("way", [MIXED, SINGLE_TURN, DECOUPLED])
+@pytest.mark.parametrize("way", [GUESSING, SINGLE_TURN, DECOUPLED])
 @pytest.mark.parametrize("slip_probability", [0.0, 0.5])
 def test_every_demonstration_is_right_and_in_tokens_of_its_own(
     way: Way, slip_probability: float
@@ -70,10 +70,11 @@ def test_a_single_turn_tells_no_face_and_thinks_like_the_native_way_about_the_re
             assert not re.search(r"(card|sum|number) [0-9]", turn.reply)
 
 
-def test_half_of_the_mixed_demonstrations_guess_and_the_others_are_native() -> None:
+def test_half_of_the_guessing_demonstrations_guess_and_the_others_are_native() -> None:
     guesses = 0
     for seed, task in enumerate(tasks()):
-        found, native = (play(way, task, seed=seed).trajectory.replies for way in (MIXED, NATIVE))
+        found = play(GUESSING, task, seed=seed).trajectory.replies
+        native = play(NATIVE, task, seed=seed).trajectory.replies
         is_guess = len(native) > 1 and len(found) == 1
         assert found == (play(SINGLE_TURN, task).trajectory.replies if is_guess else native)
         guesses += is_guess
