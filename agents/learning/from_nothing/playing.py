@@ -53,6 +53,7 @@ def learn_to_play(
     batch_tokens: int,
     seed: int,
     log: Log,
+    learning_rate: float = LEARNING_RATE,
     decoupling: TaskDecoupling | None = None,
 ) -> None:
     """Train all of a model on demonstrations.
@@ -64,10 +65,11 @@ def learn_to_play(
         batch_tokens: Of an update, padding included.
         seed: Of the order.
         log: Gets losses and accuracies by class of token.
+        learning_rate: At its highest.
         decoupling: How often to train with task-decoupled attention; by default never.
     """
     stage = Demonstrations(
         model, examples, sight=real_sight, tokens=batch_tokens, seed=seed, decoupling=decoupling
     )
     weights = model.network.parameters()
-    optimise(weights, stage.loss, steps=steps, learning_rate=LEARNING_RATE, log=log)
+    optimise(weights, stage.loss, steps=steps, learning_rate=learning_rate, log=log)

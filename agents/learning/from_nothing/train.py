@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,8 @@ Report = Callable[[Mapping[str, Any]], None]
 
 DRILL_PROBABILITY: Final = 0.6
 """The share of drills among imagined examples."""
+GUESSING_LEARNING_RATE: Final = 3e-4
+"""Low, so that nothing but the decision changes."""
 LOOK_BACK_TOKENS: Final = (1, 2)
 """What the planted heads look at."""
 
@@ -199,19 +201,6 @@ class _Run:
         tasks = load_needle(training_set(self.config), root=self._folder / "videos")
         return demonstrate(model, tasks, way=way)
 
-    def play(
-        self,
-        model: VisionLanguageModel,
-        examples: Sequence[Example],
-        *,
-        steps: int,
-        order: int,
-        log: Report,
-    ) -> None:
-        """Train all of a model on demonstrations, in an order of that number."""
-        tokens, seed = self.config.batch_tokens, self.config.seed + order
-        learn_to_play(model, examples, steps=steps, batch_tokens=tokens, seed=seed, log=log)
-
 
 def training_set(config: FromNothingConfig) -> NeedleConfig:
     """The videos of a run, which it keeps in the folder "videos" of its own."""
@@ -248,11 +237,28 @@ def _see(run: _Run, model: VisionLanguageModel, log: Report) -> None:
 
 
 def _play(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    run.play(model, run.native(model), steps=run.config.playing_steps, order=1, log=log)
+    config = run.config
+    learn_to_play(
+        model,
+        run.native(model),
+        steps=config.playing_steps,
+        batch_tokens=config.batch_tokens,
+        seed=config.seed + 1,
+        log=log,
+    )
 
 
 def _guess(run: _Run, model: VisionLanguageModel, log: Report) -> None:
-    run.play(model, run.guessing(model), steps=run.config.guessing_steps, order=2, log=log)
+    config = run.config
+    learn_to_play(
+        model,
+        run.guessing(model),
+        steps=config.guessing_steps,
+        batch_tokens=config.batch_tokens,
+        seed=config.seed + 2,
+        learning_rate=GUESSING_LEARNING_RATE,
+        log=log,
+    )
 
 
 _STAGES: Final[Mapping[str, Callable[[_Run, VisionLanguageModel, Report], None]]] = {
