@@ -162,9 +162,12 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "decoupled-sft": Arm("decoupled, SFT", DECOUPLED_SFT),
         "decoupled-grpo": Arm("decoupled, SFT + GRPO", DECOUPLED_SFT, grpo()),
         "sft": Arm("native, SFT", NATIVE_SFT),
-        "grpo": Arm("native, SFT + GRPO", NATIVE_SFT, grpo()),
-        "guessing-sft": Arm("native, SFT with guesses", GUESSING_SFT),
-        "guessing-grpo": Arm("native, SFT with guesses + GRPO", GUESSING_SFT, grpo()),
+        "guessing-grpo": Arm("native, SFT + GRPO", GUESSING_SFT, grpo()),
+    },
+    "learning": {
+        "sft": Arm("SFT", NATIVE_SFT),
+        "guessing-sft": Arm("SFT with guesses", GUESSING_SFT),
+        "guessing-grpo": Arm("SFT with guesses + GRPO", GUESSING_SFT, grpo()),
     },
     "attention": {
         "sft": Arm("off", NATIVE_SFT),
