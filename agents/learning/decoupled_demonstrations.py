@@ -20,8 +20,13 @@ HAND_OVER: Final = "none"
 class DecoupledDemonstrator(Demonstrator):
     """Plays the seeker and the answerer of `envs.decoupled`, one after the other.
 
-    The seeker crops everything that the question is about, since the answerer sees only that.
+    The seeker crops everything that the question is about, since the answerer sees only that; so it
+    never guesses.
     """
+
+    def __init__(self, *, slip_probability: float = 0.0) -> None:
+        """Make a demonstrator; the argument is as for `Demonstrator`."""
+        super().__init__(slip_probability=slip_probability)
 
     def act(self, observation: Observation) -> str:
         """The seeker's next crop or its hand-over, or the answerer's answer."""

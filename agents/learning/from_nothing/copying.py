@@ -21,13 +21,14 @@ from agents.llm.model import VisionLanguageModel
 from agents.llm.vocabulary import Vocabulary
 from videoseek_env.datasets.needle_questions import OPTIONS
 from videoseek_env.datasets.needle_scene import COLOURS, LETTERS
+from videoseek_env.errors import ConfigError
 
 PERIODS: Final = (2, 12)
 """Shortest and longest sequence that is repeated."""
 MOST_OFFSET: Final = 250
 """Sequences begin at any position up to this: they are short, episodes are not."""
 MOST_BEFORE: Final = 12
-"""Random tokens before a list of options."""
+"""Random tokens before a list of options, at most."""
 
 _Drawn = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Ids [rows, length], and which of them can be looked up."""
@@ -51,9 +52,16 @@ class Copying:
             model: Learns.
             ids: Tokens to draw from.
             rows: Sequences of each kind in a step.
-            length: Tokens of each; above 28, of which 16 list the options after up to 12 others.
+            length: Tokens of each, at least 32: up to 12 random ones, 16 that list the options,
+                and 4 for each query.
             seed: Of the draws.
+
+        Raises:
+            ConfigError: If a sequence is too short to ask for a letter.
         """
+        least = MOST_BEFORE + 4 * OPTIONS + 4
+        if length < least:
+            raise ConfigError(f"length must be at least {least}, got {length}")
         self._model, self._ids = model, ids
         self._rows, self._length = rows, length
         self._rng = np.random.default_rng([seed, 1])

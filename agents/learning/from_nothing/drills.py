@@ -19,7 +19,7 @@ from videoseek_env.action import write_crop
 from videoseek_env.task import VideoTask
 
 SUMS: Final = 2
-"""Pairs of random digits that are put together in every drill."""
+"""Pairs of random digits that a drill may ask to put together."""
 OPTION_QUERIES: Final = 8
 """Options of which a drill asks for the letter."""
 
