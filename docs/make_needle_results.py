@@ -166,6 +166,7 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
     },
     "learning": {
         "sft": Arm("SFT", NATIVE_SFT),
+        "grpo": Arm("SFT + GRPO", NATIVE_SFT, grpo()),
         "guessing-sft": Arm("SFT with guesses", GUESSING_SFT),
         "guessing-grpo": Arm("SFT with guesses + GRPO", GUESSING_SFT, grpo()),
     },
