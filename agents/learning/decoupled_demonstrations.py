@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agents.learning.demonstrations import Demonstrator
+from agents.learning.demonstrations import AGAIN, Demonstrator
 from agents.learning.needle_truth import Seen, describe_pairs
 from videoseek_env.action import write_answer
 from videoseek_env.session import Observation
@@ -33,7 +33,7 @@ class DecoupledDemonstrator(Demonstrator):
         ref = observation.clip_ref
         if ref is not None and ref.strategy == "overview":
             self._waiting = self._waiting or self._shown_clues()
-            return self._crop(self._look_over(ref) + self._landmark_text() + self._plan())
+            return self._crop(self._look_over(ref) + self._landmark_text())
         if observation.system:
             return write_answer(self._answerer_thought(ref), self._task.answer)
         return self._seek_on(ref)
@@ -50,12 +50,12 @@ class DecoupledDemonstrator(Demonstrator):
         found = self._name_when_found(self._waiting[0])
         think = "" if ref is None else self._look_at(ref)
         if ref is None or all(seen.text != found for seen in describe_pairs(ref, self._task)):
-            return self._crop(f"{think}. again{self._plan().removeprefix('.')}")
+            return self._crop(f"{think}. {AGAIN}")
         self._opened.append(self._waiting.pop(0))
         think = f"{think}. {found}"
         if self._waiting:
-            return self._crop(think + self._plan())
-        self.is_slip = False
+            return self._crop(think)
+        self.slip = ""
         return write_answer(think, HAND_OVER)
 
     def _answerer_thought(self, ref: ClipRef | None) -> str:
@@ -63,6 +63,9 @@ class DecoupledDemonstrator(Demonstrator):
 
         No landmark is in the crops: what they show is what was looked for.
         """
+        self._said = dict.fromkeys(self._opened, "yes")
+        if self._template in ("shape_count", "banner_order"):
+            self._said = self._verdicts()
         scan = "none" if ref is None else self._scan(ref, self._answerer_verdict)
         cards = [place for place in self._opened if self._events[place]["kind"] == "card"]
         if cards:
@@ -70,7 +73,6 @@ class DecoupledDemonstrator(Demonstrator):
             return f"{self._goal()}: {scan}{self._choice(faces + self._result())}"
         return f"{self._goal()}: {scan}{self._choice(f'. {self._shown()}')}"
 
-    def _answerer_verdict(self, seen: Seen) -> str | None:
-        if self._template in ("shape_count", "banner_order"):
-            return self._verdicts().get(seen.event)
-        return " yes" if seen.text in map(self._name_when_found, self._opened) else None
+    def _answerer_verdict(self, seen: Seen) -> str:
+        is_found = seen.text in map(self._name_when_found, self._opened)
+        return self._mark(seen.event) if is_found else "no"

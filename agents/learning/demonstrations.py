@@ -2,8 +2,10 @@
 
 The first thought states its goal and goes through the overview pair by pair: what each shows, and a
 verdict on whether it is what is looked for. A verdict stands behind a token of its own, which has
-what it is about just before it: a small model learns it in about half the steps. The thought then
-says which card to open, between which times it was seen, and crops it.
+what it is about just before it: a small model learns it in about half the steps. Where the goal
+leaves a colour open, the verdict is followed by it, and is repeated where that colour is needed: a
+small model finds what comes behind a word, not what came before it. The thought then says which
+card to open, between which times it was seen, and crops it.
 The next thought goes through the crop in the same words, and opens another card, the same one again
 if its face did not show, or answers. No thought tells what a clip shows before it was shown.
 """
@@ -32,18 +34,23 @@ EDGE_SHARE: Final = 0.22
 """How far a card reaches beyond the first and last overview frame that show it, on average, in
 spacings of the overview."""
 
+AGAIN: Final = "again"
+"""How a thought goes on after a crop that did not show what it was for."""
+
 _COLOUR: Final = re.compile(rf"\b({'|'.join(COLOURS)})\b")
 _MISS_SHARES: Final = (0.6, 2.5)
 """How far off a crop is that misses, in spacings of the overview."""
 _LOOSE_SHARE: Final = 0.7
 """How far off an end of a loose crop is, at most."""
 _TRIES: Final = 10
+_OPEN_COLOUR: Final = ("hop_card_digit", "hop_banner_letter", "banner_colour", "banner_order")
+"""The questions that do not tell the colour of what they ask for."""
 _COUNT: Final = ("none", "one", "two", "three", "four")
 """In words: a numeral could be a time, or a digit on a card."""
 
 
-def _counted(events: Sequence[int]) -> dict[int | None, str]:
-    return {place: f" {_count(number)}" for number, place in enumerate(events, 1)}
+def _counted(events: Sequence[int]) -> dict[int, str]:
+    return {place: _count(number) for number, place in enumerate(events, 1)}
 
 
 def _count(number: int) -> str:
@@ -69,8 +76,9 @@ def restate_options(task: VideoTask) -> str:
 class Demonstrator:
     """Plays needle tasks by their truth, as a policy that learns from it should play them.
 
-    `is_slip` tells that its last crop was a slip: learn from what comes after it, not from it. Half
-    of the slips miss the card's face, and are corrected; the others are off by a little.
+    It may slip: learn from what comes after a slip, not from it. Half of the slips go for something
+    else; of the others, which mean the right card, half miss its face and half are off by a little.
+    Crops that do not show the face are corrected.
     """
 
     def __init__(self, *, slip_probability: float = 0.0, guess_probability: float = 0.0) -> None:
@@ -92,8 +100,8 @@ class Demonstrator:
         """Begin an episode."""
         self._rng = np.random.default_rng(seed)
         self._guesses = self._guess_probability > 0 and self._rng.random() < self._guess_probability
-        self.is_slip = False
-        """Whether the last reply's crop is another than it should be, on purpose."""
+        self.slip = ""
+        """The end of the last reply that is wrong on purpose."""
 
     def reveal(self, task: VideoTask) -> None:
         """Learn the truth.
@@ -118,7 +126,7 @@ class Demonstrator:
             think = self._look_at(ref) + self._after_crop(ref)
         if self._waiting:
             return self._crop(think)
-        self.is_slip = False
+        self.slip = ""
         return write_answer(think, self._task.answer)
 
     # What the question is about
@@ -157,18 +165,29 @@ class Demonstrator:
         """Which of the banners is asked for."""
         return "first" if self._task.question.endswith("first?") else "last"
 
-    def _verdicts(self) -> dict[int | None, str]:
-        """What is written behind an event, where it is not "no".
+    def _verdicts(self) -> dict[int, str]:
+        """What is said of an event, where it is not "no".
 
         It follows from what was read so far. What comes before a landmark is known to be asked for
         only when the landmark is seen, so all that may be are counted until then.
         """
         if self._template in ("shape_count", "banner_order"):
             return _counted(self._clues())
-        if not self._is_before:
-            found = [self._landmark()] if self._template.startswith("hop") else []
-            return {place: " found" if place in found else " yes" for place in self._clues()}
-        return _counted(self._candidates()) | {self._landmark(): " found"}
+        landmark = {self._landmark(): "found"} if self._template.startswith("hop") else {}
+        if self._is_before:
+            return _counted(self._candidates()) | landmark
+        return dict.fromkeys(self._clues(), "yes") | landmark
+
+    def _mark(self, place: int | None) -> str:
+        """What is written behind an event: a verdict, and the colour if the goal leaves it open."""
+        verdict = "no" if place is None else self._said.get(place, "no")
+        if place is None or verdict in ("no", "found") or self._template not in _OPEN_COLOUR:
+            return verdict
+        return f"{verdict} {self._events[place]['colour']}"
+
+    def _refer(self, place: int, text: str) -> str:
+        """A text about an event, behind the verdict on it if its colour was open."""
+        return f"{self._said[place]} {text}" if self._template in _OPEN_COLOUR else text
 
     @property
     def _is_before(self) -> bool:
@@ -188,23 +207,23 @@ class Demonstrator:
 
     def _look_over(self, ref: ClipRef) -> str:
         """How the first thought begins."""
-        self._overview, verdicts = ref, self._verdicts()
-        return f"{self._goal()}: {self._scan(ref, lambda seen: verdicts.get(seen.event))}"
+        self._overview, self._said = ref, self._verdicts()
+        return f"{self._goal()}: {self._scan(ref, lambda seen: self._mark(seen.event))}"
 
     def _look_at(self, ref: ClipRef) -> str:
         """How a thought after a crop begins."""
         found = self._name_when_found(self._waiting[0])
-        return self._scan(ref, lambda seen: " yes" if seen.text == found else None)
+        return self._scan(ref, lambda seen: "yes" if seen.text == found else "no")
 
     def _name_when_found(self, place: int) -> str:
         event = self._events[place]
         return name_of(event, is_face=event["kind"] == "card")
 
-    def _scan(self, ref: ClipRef, verdict: Callable[[Seen], str | None]) -> str:
+    def _scan(self, ref: ClipRef, verdict: Callable[[Seen], str]) -> str:
         """Every pair of a clip: its time as the model reads it, what it shows, the verdict."""
 
         def text_of(seen: Seen) -> str:
-            return seen.text if seen.event is None else f"{seen.text}:{verdict(seen) or ' no'}"
+            return seen.text if seen.event is None else f"{seen.text}: {verdict(seen)}"
 
         times = pair_times(np.asarray(ref.timestamps_seconds)).tolist()
         return ", ".join(
@@ -213,32 +232,31 @@ class Demonstrator:
         )
 
     def _after_overview(self) -> str:
-        """What follows from the overview: which card to open, or the answer."""
+        """What follows from the overview, up to which card to open, or the answer."""
         if self._waiting and self._guesses:
             self._waiting = []
             return self._choice(self._landmark_text())
         if self._waiting:
-            return self._landmark_text() + self._plan()
+            return self._landmark_text()
         return self._choice(f"{self._landmark_text()}. {self._shown()}")
 
     def _shown(self) -> str:
         """What a question is about that needs no crop, and what follows from it."""
-        clues = [self._events[place] for place in self._clues()]
+        clues = self._clues()
         if self._template == "shape_count":
             return f"{_count(len(clues))} {len(clues)}"
-        if self._template == "banner_order":
-            return f"{self._end} {clues[0 if self._end == 'first' else -1]['colour']}"
-        if self._template == "banner_colour":
-            return f"{name_of(clues[0])} {clues[0]['colour']}"
-        return name_of(next(event for event in clues if event["kind"] == "banner"))
+        if self._template in ("banner_order", "banner_colour"):
+            place = clues[0 if self._end == "first" else -1]
+            return self._refer(place, self._events[place]["colour"])
+        place = next(place for place in clues if self._events[place]["kind"] == "banner")
+        return self._refer(place, name_of(self._events[place]))
 
     def _landmark_text(self) -> str:
         """The landmark and when it was seen, where the question has one."""
         if not self._template.startswith("hop"):
             return ""
         landmark = self._landmark()
-        text = f". {name_of(self._events[landmark])} {self.times_of(landmark)[0]}"
-        return f"{text} {_count(len(self._candidates()))}" if self._is_before else text
+        return f". {name_of(self._events[landmark])} {self.times_of(landmark)[0]}"
 
     def _choice(self, conclusion: str) -> str:
         """The options, what was found, and the letter of the option that is equal to it.
@@ -248,13 +266,13 @@ class Demonstrator:
         return f". {restate_options(self._task)}{conclusion} {self._task.answer}"
 
     def _after_crop(self, ref: ClipRef) -> str:
-        """What the last crop told, and what comes next."""
+        """What the last crop told, up to which card to open next, or the answer."""
         face = self._name_when_found(self._waiting[0])
         if all(seen.text != face for seen in describe_pairs(ref, self._task)):
-            return ". again" + self._plan().removeprefix(".")
+            return f". {AGAIN}"
         self._opened.append(self._waiting.pop(0))
         if self._waiting:
-            return f". {face}{self._plan()}"
+            return f". {face}"
         return self._choice(f". {face}{self._result()}")
 
     def _result(self) -> str:
@@ -268,11 +286,10 @@ class Demonstrator:
 
     # Crops
 
-    def _plan(self) -> str:
-        """The card to open next, and between which pairs of the overview it was seen."""
-        card = self._waiting[0]
-        times = self.times_of(card)
-        return f". {name_of(self._events[card])} {times[0]} {times[-1]}"
+    def _plan(self, name: str, event: int) -> str:
+        """What to open next, and between which pairs of the overview an event was seen."""
+        times = self.times_of(event)
+        return f". {self._refer(self._waiting[0], name)} {times[0]} {times[-1]}"
 
     def times_of(self, event: int) -> list[str]:
         """The times, as the model reads them, of the overview's pairs that show an event."""
@@ -281,11 +298,37 @@ class Demonstrator:
         return [f"{t:.0f}" for t, pair in zip(times, seen, strict=True) if pair.event == event]
 
     def _crop(self, think: str) -> str:
-        segment, slip = self.segment_of(self._waiting[0]), None
-        if not self.is_slip and self._rng.random() < self._slip_probability:
-            slip = self._loosened(segment) if self._rng.random() < 0.5 else self._missed(segment)
-        self.is_slip = slip is not None
-        return write_crop(think, slip or segment, "fine")
+        """The thought goes on with a plan, and a crop follows it. Now and then that is a slip."""
+        card = self._waiting[0]
+        right = name_of(self._events[card]), card
+        may_slip, self.slip = not self.slip, ""
+        slips = may_slip and self._rng.random() < self._slip_probability
+        goes_astray = slips and self._rng.random() < 0.5
+        name, event = self._something_else() if goes_astray else right
+        segment = self.segment_of(event)
+        if slips and not goes_astray:
+            is_loose = self._rng.random() < 0.5
+            segment = self._loosened(segment) if is_loose else self._missed(segment)
+        plan = self._plan(name, event)
+        plan = plan.removeprefix(".") if think.endswith(AGAIN) else plan
+        reply = write_crop(think + plan, segment, "fine")
+        if (name, event) != right:
+            self.slip = reply[reply.rindex(plan) :]
+        elif segment != self.segment_of(card):
+            self.slip = reply[reply.index("<grounding>") :]
+        return reply
+
+    def _something_else(self) -> tuple[str, int]:
+        """What to go for by mistake: a name and an event, of which half of the names are right.
+
+        The others are in the colour of the event. Nothing is mistaken if nothing else was seen.
+        """
+        card = self._waiting[0]
+        pairs = describe_pairs(self._overview, self._task)
+        others = {pair.event for pair in pairs if pair.event is not None} - {card}
+        other = int(self._rng.choice(sorted(others) or [card]))
+        colour = self._events[card if self._rng.random() < 0.5 else other]["colour"]
+        return name_of({**self._events[card], "colour": colour}), other
 
     def segment_of(self, card: int) -> Segment:
         """Whole seconds around the overview frames that show a card."""
@@ -313,8 +356,8 @@ class Demonstrator:
         end = min(self._last_second, round(segment.end_seconds + off[1]))
         return Segment(start, max(end, start + 1))
 
-    def _missed(self, segment: Segment) -> Segment | None:
-        """A crop of the same length that does not meet the card's face; None if none was found."""
+    def _missed(self, segment: Segment) -> Segment:
+        """A crop of the same length that does not meet the card's face, if one is found."""
         event = self._events[self._waiting[0]]
         begin, finish = event["reveal"] or event["span"]
         for _ in range(_TRIES):
@@ -323,4 +366,4 @@ class Demonstrator:
             end = start + round(segment.duration_seconds)
             if start >= 0 and end <= self._last_second and (end < begin or start > finish):
                 return Segment(start, end)
-        return None
+        return segment

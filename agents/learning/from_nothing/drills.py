@@ -18,7 +18,7 @@ from agents.learning.demonstrations import Demonstrator, restate_options
 from videoseek_env.action import write_crop
 from videoseek_env.task import VideoTask
 
-SUMS: Final = 2
+SUMS: Final = 4
 """Pairs of random digits that a drill may ask to put together."""
 OPTION_QUERIES: Final = 8
 """Options of which a drill asks for the letter."""
@@ -33,17 +33,16 @@ class Piece(NamedTuple):
 
 
 def drill(
-    first_reply: str, demonstrator: Demonstrator, task: VideoTask, *, rng: np.random.Generator
+    thought: str, demonstrator: Demonstrator, task: VideoTask, *, rng: np.random.Generator
 ) -> list[Piece]:
     """A reply that no episode asks for: the first thought, then look-ups of all kinds.
 
     Args:
-        first_reply: The demonstrator's, to the overview.
+        thought: The demonstrator's first, as far as it is right.
         demonstrator: Who has seen the overview.
         task: What it plays.
         rng: Of what is asked for.
     """
-    thought = first_reply.partition("</think>")[0]
     queries: list[tuple[str, str]] = []
     events: Sequence[Mapping[str, Any]] = task.metadata["events"]
     for place, event in enumerate(events):

@@ -31,8 +31,7 @@ class Example:
     """One role of a demonstration, or one drill."""
 
     tokens: npt.NDArray[np.void]
-    """[L] of `agents.llm.context.TOKEN`. Crops that miss on purpose are not trained on, nor is what
-    a drill asks for."""
+    """[L] of `agents.llm.context.TOKEN`. Not trained on are slips, and what a drill asks for."""
     words: npt.NDArray[np.int64]
     """What each visual token shows, as ids of words, [V, 3]; -1 where there are fewer."""
     frames: tuple[npt.NDArray[np.uint8], ...]
@@ -85,7 +84,8 @@ class Stage:
                 roles.append(_Recording(self._model, task))
             roles[-1].observe(observation)
             reply = self._demonstrator.act(observation)
-            roles[-1].reply([Piece(reply, True)], is_slip=self._demonstrator.is_slip)
+            slip = self._demonstrator.slip
+            roles[-1].reply([Piece(reply.removesuffix(slip), True), Piece(slip, False)])
             observation = episode.reply(reply)
         if episode.trajectory.answer is None:
             raise ConfigError(f"task {task.id!r}: the demonstration ended as {episode.end_reason}")
@@ -105,8 +105,9 @@ class Stage:
         observation = self._begin(task, reader, seed).start()
         recording = _Recording(self._model, task)
         recording.observe(observation)
-        thought = self._demonstrator.act(observation)
+        reply = self._demonstrator.act(observation)
         rng = np.random.default_rng(seed)
+        thought = reply.removesuffix(self._demonstrator.slip).partition("</think>")[0]
         recording.reply(drill(thought, self._demonstrator, task, rng=rng))
         return recording.example()
 
@@ -134,8 +135,8 @@ class _Recording:
             self._words += [_word_ids(self._model.vocabulary, pair.text) for pair in pairs]
             self._frames.append(observation.clip.frames)
 
-    def reply(self, pieces: Sequence[Piece], *, is_slip: bool = False) -> None:
-        """Add what the agent writes; of a slip, the crop is not trained on."""
+    def reply(self, pieces: Sequence[Piece]) -> None:
+        """Add what the agent writes."""
         start = len(self._context)
         ids: list[int] = []
         for piece in pieces:
@@ -144,9 +145,6 @@ class _Recording:
             if not piece.is_trained:
                 self._untrained += range(before, start + len(ids))
         self._model.builder.reply(self._context, ids)
-        if is_slip:
-            is_crop = self._context["role"][start:] == TokenRole.GROUNDING
-            self._untrained += (start + np.flatnonzero(is_crop)).tolist()
 
     def example(self) -> Example:
         """What there is to learn from it."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 
@@ -35,15 +36,33 @@ def tasks() -> list[VideoTask]:
     return planned
 
 
+class Written(NamedTuple):
+    reply: str
+    slip: str
+
+
+def demonstrate(task: VideoTask, slip_probability: float = 0.0, seed: int = 0) -> list[Written]:
+    return run_demonstration(task, slip_probability, seed)[1]
+
+
 def play(task: VideoTask, slip_probability: float = 0.0, seed: int = 0) -> Trajectory:
+    return run_demonstration(task, slip_probability, seed)[0]
+
+
+def run_demonstration(
+    task: VideoTask, slip_probability: float, seed: int
+) -> tuple[Trajectory, list[Written]]:
     session = VideoSession(task, PlannedVideo(task, CONFIG), NEEDLE_SESSION, cache=NoPixels())
     demonstrator = Demonstrator(slip_probability=slip_probability)
     demonstrator.reset(seed=seed)
     demonstrator.reveal(task)
     observation = session.start()
+    written = []
     while observation is not None:
-        observation = session.reply(demonstrator.act(observation))
-    return session.trajectory
+        reply = demonstrator.act(observation)
+        written.append(Written(reply, demonstrator.slip))
+        observation = session.reply(reply)
+    return session.trajectory, written
 
 
 @pytest.mark.parametrize(
@@ -104,37 +123,54 @@ def test_the_overview_is_gone_through_pair_by_pair_with_a_verdict() -> None:
     assert entries == expected
 
 
-def test_slips_miss_the_face_and_are_corrected_or_are_off_by_a_little() -> None:
-    missed = loose = 0
-    for seed, task in enumerate(task for task in tasks() if task.kind is TaskKind.SINGLE_CLUE_TOOL):
-        trajectory = play(task, slip_probability=1.0, seed=seed)
-        assert TrajectoryGuidedReward()(trajectory).parts["acc"] == 1
-        (card,) = (task.metadata["events"][place] for place in task.metadata["clue_events"])
-        face = f"{card['colour']} {card['symbol']}"
-        seen = [describe_pairs(turn.clip, task) for turn in trajectory.turns[1:] if turn.clip]
-        assert [any(pair.text == face for pair in pairs) for pairs in seen] in (
-            [True],
-            [False, True],
-        )
-        assert (len(seen) == 2) == (". again " in trajectory.replies[1])
-        missed += len(seen) == 2
-        loose += len(seen) == 1 and trajectory.crops[0] != play(task).crops[0]
-    # 60 tasks; half of the slips miss.
-    assert missed > 15
-    assert loose > 15
+@pytest.mark.parametrize("template", ["card_digit", "hop_card_digit"])
+def test_slips_go_astray_or_miss_the_face_or_are_off_by_a_little(template: str) -> None:
+    astray = missed = loose = 0
+    chosen = [task for task in tasks() if task.metadata["template"] == template] * 3
+    for seed, task in enumerate(chosen):
+        first, *later = demonstrate(task, slip_probability=1.0, seed=seed)
+        (right, *_) = demonstrate(task)
+        start, end = (one.reply.removesuffix(one.slip) for one in (first, right))
+        assert end.startswith(start)
+        assert [one.slip for one in later] == [""] * len(later)
+        assert len(later) == (2 if any(". again " in one.reply for one in later) else 1)
+        if first.slip.startswith("<grounding>"):  # the plan is right
+            missed += len(later) == 2
+            loose += len(later) == 1
+        elif first.slip:  # a loose end may be rounded back
+            assert first.slip.startswith(". ")
+            astray += 1
+    share = len(chosen) / 10
+    assert astray > 3 * share
+    assert missed > share
+    assert loose > share
 
 
-def test_demonstrators_say_which_crop_is_a_slip() -> None:
-    task = next(task for task in tasks() if task.kind is TaskKind.SINGLE_CLUE_TOOL)
-    session = VideoSession(task, PlannedVideo(task, CONFIG), NEEDLE_SESSION, cache=NoPixels())
-    demonstrator = Demonstrator(slip_probability=1.0)
-    demonstrator.reveal(task)
-    observation, slips = session.start(), []
-    while observation is not None:
-        observation = session.reply(demonstrator.act(observation))
-        slips.append(demonstrator.is_slip)
-    # A second crop comes only after a first that missed.
-    assert slips in ([True, False, False], [True, False])
+def test_who_went_astray_comes_back_to_the_right_plan() -> None:
+    names = 0
+    for seed, task in enumerate(one for one in tasks() if one.metadata["template"] == "card_digit"):
+        first, second, *_ = demonstrate(task, slip_probability=1.0, seed=seed)
+        if first.slip.startswith("<grounding>") or ". again" not in second.reply:
+            continue
+        ((plan, *_),) = re.findall(r"(?:\. |again )(\w+ card( \d+){2})<", second.reply)
+        (right, *_) = demonstrate(task)
+        assert f". {plan}</think>" in right.reply
+        names += not first.slip.startswith(f". {plan.split()[0]} card ")
+    assert names > 0  # some are about a card of another colour
+
+
+def test_a_verdict_tells_the_colour_that_the_question_leaves_open() -> None:
+    for task in tasks():
+        (first, *_) = demonstrate(task)
+        scan, _, rest = first.reply.partition(".")
+        open_colours = set(re.findall(r": (?:yes|one|two|three) (\w+)", scan))
+        asks_for_colour = task.metadata["template"] in (
+            "hop_card_digit", "hop_banner_letter", "banner_colour", "banner_order",
+        )  # fmt: skip
+        assert bool(open_colours) == asks_for_colour
+        if asks_for_colour:
+            (found,) = re.findall(r"\. (?:yes|one|two|three) (\w+) ", rest)
+            assert found in open_colours
 
 
 def test_the_same_seed_gives_the_same_demonstration() -> None:

@@ -26,9 +26,9 @@ def drills(seeds: int) -> Iterator[tuple[VideoTask, Demonstrator, str, list[Piec
             )
             demonstrator = Demonstrator()
             demonstrator.reveal(task)
-            first = demonstrator.act(session.start())
-            pieces = drill(first, demonstrator, task, rng=np.random.default_rng(seed))
-            yield task, demonstrator, first.partition("</think>")[0], pieces
+            thought = demonstrator.act(session.start()).partition("</think>")[0]
+            pieces = drill(thought, demonstrator, task, rng=np.random.default_rng(seed))
+            yield task, demonstrator, thought, pieces
 
 
 def test_a_drill_asks_for_cards_banners_and_shapes_of_its_scene_in_its_words() -> None:
