@@ -63,7 +63,7 @@ class DecoupledDemonstrator(Demonstrator):
 
         No landmark is in the crops: what they show is what was looked for.
         """
-        self._said = dict.fromkeys(self._opened, "yes")
+        self._said = dict.fromkeys(self._clues(), "yes")
         if self._template in ("shape_count", "banner_order"):
             self._said = self._verdicts()
         scan = "none" if ref is None else self._scan(ref, self._answerer_verdict)

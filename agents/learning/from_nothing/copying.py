@@ -45,6 +45,7 @@ class Copying:
         rows: int,
         length: int,
         seed: int,
+        part: int = 0,
     ) -> None:
         """Prepare.
 
@@ -55,6 +56,7 @@ class Copying:
             length: Tokens of each, at least 32: up to 12 random ones, 16 that list the options,
                 and 4 for each query.
             seed: Of the draws.
+            part: Other draws of the same seed.
 
         Raises:
             ConfigError: If a sequence is too short to ask for a letter.
@@ -64,7 +66,7 @@ class Copying:
             raise ConfigError(f"length must be at least {least}, got {length}")
         self._model, self._ids = model, ids
         self._rows, self._length = rows, length
-        self._rng = np.random.default_rng([seed, 1])
+        self._rng = np.random.default_rng([seed, 1 + part])
         self._options = _OptionTokens(model.vocabulary)
 
     def loss(self, _step: int) -> tuple[Tensor, Mapping[str, float]]:

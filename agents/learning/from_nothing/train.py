@@ -38,6 +38,10 @@ from videoseek_env.trajectory import append_jsonl, read_jsonl
 Report = Callable[[Mapping[str, Any]], None]
 """Gets what is logged, as it is logged."""
 
+COPIED_WELL: Final = 0.97
+"""The share of tokens that are copied rightly, from which copying is learned."""
+COPYING_ROUNDS: Final = 3
+"""Rounds of copying until then, at most."""
 DRILL_PROBABILITY: Final = 0.6
 """The share of drills among imagined examples."""
 GUESSING_LEARNING_RATE: Final = 3e-4
@@ -67,6 +71,7 @@ class FromNothingConfig:
     imagined_examples: int = 6000
     """Demonstrations and drills without pixels."""
     copying_steps: int = 600
+    """Of a round. There is another one if copying is not learned by then, and a third."""
     imagining_steps: int = 900
     seeing_steps: int = 700
     """Steps of the vision tower by itself."""
@@ -208,12 +213,23 @@ def training_set(config: FromNothingConfig) -> NeedleConfig:
 
 
 def _copy(run: _Run, model: VisionLanguageModel, log: Report) -> None:
+    """Round after round until it is learned: it comes all at once, and when is a matter of luck."""
     examples = run.imagined(model, _EXAMPLES_FOR_IDS)
-    ids = np.unique(np.concatenate([example.tokens["id"] for example in examples]))
-    stage = Copying(model, ids.astype(np.int64), rows=48, length=48, seed=run.config.seed)
+    ids = np.unique(np.concatenate([example.tokens["id"] for example in examples])).astype(np.int64)
     text = model.base.model.language_model
-    steps = run.config.copying_steps
-    optimise(text.parameters(), stage.loss, steps=steps, learning_rate=3e-3, log=log)
+    copied = 0.0
+
+    def log_round(figures: Mapping[str, float]) -> None:
+        nonlocal copied
+        copied = figures["copy"]
+        log({"round": number, **figures})
+
+    for number in range(COPYING_ROUNDS):
+        stage = Copying(model, ids, rows=48, length=48, seed=run.config.seed, part=number)
+        steps = run.config.copying_steps
+        optimise(text.parameters(), stage.loss, steps=steps, learning_rate=3e-3, log=log_round)
+        if copied >= COPIED_WELL:
+            break
 
 
 def _imagine(run: _Run, model: VisionLanguageModel, log: Report) -> None:
