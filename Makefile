@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip uninstall --quiet --yes openai-agents
 	touch $@
 
-demo: $(READY)  ## Watch a small model seek and train on by GRPO, and write a report: some twelve minutes.
+demo: $(READY)  ## Watch a small model seek and train on by GRPO, and write a report: ten minutes.
 	$(BIN)/videoseek demo
 
 reproduce: $(READY)  ## The same from random weights: an hour; goes on where it was stopped.

@@ -21,7 +21,7 @@ from agents.cli_train import Train
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """Watch a small model seek: before, GRPO, after, and an HTML report. Some twelve minutes."""
+    """Watch a small model seek: before, GRPO, after, and an HTML report. Ten minutes."""
 
     steps: int = 30
     """Updates of GRPO."""

@@ -42,6 +42,10 @@ tower is left as it is: rewards teach what to do, hardly what to see.
 """
 
 
+_THREADS: Final = 2
+"""A second one takes a third of the time off; more were not tried."""
+
+
 def train_tasks(videos: int = 100) -> list[VideoTask]:
     """Questions to learn by rewards from, about videos that no demonstration was about.
 
@@ -61,7 +65,7 @@ def run_demo(config: Demo) -> int:
     Returns:
         0.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     console = Console()
     if not config.resume:
         for part in ("grpo", "episodes.jsonl", "report.html"):
@@ -78,7 +82,7 @@ def run_reproduce(config: Reproduce) -> int:
     Returns:
         0.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
     console = Console()
     console.rule("From nothing")
     start = train_from_nothing(
