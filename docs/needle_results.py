@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from discrete_results import STUDENT_T
 
+from agents.report.summary import wilson_estimate
 from videoseek_env.task import TaskKind
 
 DATA = Path(__file__).parent / "data" / "needle"
@@ -116,9 +117,8 @@ def interval(values: Sequence[float], questions: int) -> str:
         half = STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
         low, high = centre - half, centre + half
     else:
-        spread = _Z * math.sqrt(centre * (1 - centre) / questions + _Z**2 / (4 * questions**2))
-        middle, scale = centre + _Z**2 / (2 * questions), 1 + _Z**2 / questions
-        low, high = (middle - spread) / scale, (middle + spread) / scale
+        estimate = wilson_estimate(round(centre * questions), questions)
+        low, high = estimate.low or 0.0, estimate.high or 1.0
     return f"{centre:.0%} [{100 * max(low, 0):.0f}, {100 * min(high, 1):.0f}]"
 
 
@@ -159,7 +159,7 @@ def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -
 def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
     """What arms look at to be so often right, greedy: one line an arm that has runs."""
     heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
-    heads += ["IoU: one clue", "IoU: several", "visual tokens", "ms a question", "minutes"]
+    heads += ["IoU: one clue", "IoU: several", "visual tokens", "ms a question", "minutes of RL"]
 
     def cells(some: Sequence[Run]) -> list[str]:
         def of(kind: TaskKind, measure: Callable[[Quadrant], float | None]) -> str:
