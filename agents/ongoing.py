@@ -80,6 +80,7 @@ class OngoingEpisode:
         self.place, self.number = place, number
         self._play = _Play(policy, task, seed)
         self._timeout_seconds = timeout_seconds
+        self._cache: ClipCache | None = None
 
     @property
     def observation(self) -> Observation | None:
@@ -110,7 +111,7 @@ class OngoingEpisode:
         make_session: MakeSession = VideoSession,
     ) -> None:
         """Open the video and show the first observation."""
-        play = self._play
+        play, self._cache = self._play, cache
         self._limited(
             lambda: play.begin(config, cache, backend, make_session), "the video's first frames"
         )
@@ -124,13 +125,18 @@ class OngoingEpisode:
         play = self._play
         self._limited(lambda: play.reply(text), "the frames that a reply asked for")
 
+    def abandon(self, error: str) -> None:
+        """End it as `ABANDONED`, begun or not."""
+        _logger.warning("task %s: %s", self.task.id, error)
+        # Another play in place of one that a thread may come back to.
+        self._play = self._play.abandoned(error)
+
     def _limited(self, call: Callable[[], None], what: str) -> None:
         """Do something, or end the episode as `ABANDONED`."""
         if not ends_within(self._timeout_seconds, call):
-            error = f"{what} took longer than {self._timeout_seconds:g} s"
-            _logger.warning("task %s: %s", self.task.id, error)
-            # Another play in place of one that a thread may come back to.
-            self._play = self._play.abandoned(error)
+            self.abandon(f"{what} took longer than {self._timeout_seconds:g} s")
+            if self._cache is not None:
+                self._cache.forget_pending()  # or all who want these frames later hang as well
 
 
 class _Play:

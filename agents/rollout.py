@@ -20,6 +20,7 @@ from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import EndReason
 from videoseek_env.video import Backend, ClipCache
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class RolloutConfig:
     timeout_seconds: float | None = None
     """How long it may take to open a video and show its first frames, and how long from a reply's
     beginning to the frames that it asks for; where policies act together, their writing is not
-    counted. What hangs is left to its thread, and its episode is over. None waits for ever."""
+    counted. What hangs is left to its thread, and its episode is over. If it was the beginning, so
+    are the episodes of its task that have not begun. None waits for ever."""
 
     def __post_init__(self) -> None:
         if min(self.episodes_per_task, self.workers, self.batch_size) < 1:
@@ -168,9 +170,15 @@ def play_episodes(
             number=number,
             timeout_seconds=config.timeout_seconds,
         )
+        if place in hung:
+            episode.abandon("the video's first frames took too long for another episode")
+            return episode
         episode.begin(rules, cache=clips, backend=config.backend, make_session=make_session)
+        if episode.trajectory.end_reason is EndReason.ABANDONED:
+            hung.add(place)
         return episode
 
+    hung: set[int] = set()
     numbers = range(config.episodes_per_task)
     jobs = [(i, k) for i in range(len(tasks)) for k in numbers if (i, k) not in done]
     if not jobs:

@@ -8,6 +8,7 @@ and counted.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -215,12 +216,21 @@ class Collector:
         experience = Experience(
             group=first + episode.place,
             trajectory=trajectory,
-            reward=Reward(0.0) if error else self._reward(trajectory),
+            reward=Reward(0.0) if error else self._score(trajectory),
             seconds=episode.seconds,
             samples=() if error else tuple(Sample.of(role.context, role.clips) for role in roles),
             error=error,
         )
         return (episode.place, episode.number), experience
+
+    def _score(self, trajectory: Trajectory) -> Reward:
+        reward = self._reward(trajectory)
+        if not math.isfinite(reward.value):
+            raise ConfigError(
+                f"task {trajectory.task.id}: the reward must be finite, got {reward.value}: mend "
+                "the reward function"
+            )
+        return reward
 
     def _task(self, number: int) -> VideoTask:
         """The question that is drawn as that number: epoch after epoch in another order."""

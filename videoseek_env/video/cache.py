@@ -111,6 +111,15 @@ class ClipCache:
             self._lead(state, key, pending, ref, reader)
         return _clip(ref, pending.result())
 
+    def forget_pending(self) -> None:
+        """Let the next requests decode anew what is being decoded now: whoever does it may hang.
+
+        Those who wait already go on waiting.
+        """
+        state = self._state_of_this_process()
+        with state.lock:
+            state.pending.clear()
+
     def clear(self) -> None:
         """Drop every clip; the counters go on."""
         state = self._state_of_this_process()
@@ -126,11 +135,11 @@ class ClipCache:
             frames = _decode(ref, reader)
         except BaseException as error:
             with state.lock:
-                del state.pending[key]
+                state.end(key, pending)
             pending.set_exception(error)
             return
         with state.lock:
-            del state.pending[key]
+            state.end(key, pending)
             state.keep(key, frames, self._max_bytes)
         pending.set_result(frames)
 
@@ -178,9 +187,14 @@ class _State:
         held = parent.held.copy()
         return cls(held=held, held_bytes=sum(frames.nbytes for frames in held.values()))
 
+    def end(self, key: _Key, pending: Future[_Frames]) -> None:
+        """Decoding is over; another may have begun since."""
+        if self.pending.get(key) is pending:
+            del self.pending[key]
+
     def keep(self, key: _Key, frames: _Frames, max_bytes: int) -> None:
         """Hold a clip, if it fits at all, and drop old ones to make room."""
-        if frames.nbytes > max_bytes:
+        if frames.nbytes > max_bytes or key in self.held:
             return
         self.held[key] = frames
         self.held_bytes += frames.nbytes

@@ -197,6 +197,22 @@ def test_a_failed_decode_reaches_all_who_wait_and_is_tried_again(fake: FakeReade
     assert fake.reads == 2
 
 
+def test_what_is_pending_can_be_forgotten_and_is_decoded_anew(fake: FakeReader) -> None:
+    cache, hung = ClipCache(1 << 20), FakeReader(Path(fake.path))
+    hung.gate.clear()
+    leader = threading.Thread(target=cache.load, args=(ref_of(fake.path, 1), hung))
+    leader.start()
+    while not hung.reads:
+        pass
+    cache.forget_pending()
+    fresh = cache.load(ref_of(fake.path, 1), fake).frames
+    assert (hung.reads, fake.reads) == (1, 1)
+    hung.gate.set()  # it comes to an end after all, and changes nothing
+    leader.join()
+    assert cache.load(ref_of(fake.path, 1), fake).frames is fresh
+    assert cache.stats.clips == 1 and cache.stats.held_bytes == fresh.nbytes
+
+
 def test_a_file_that_is_gone_is_a_decode_error(fake: FakeReader) -> None:
     Path(fake.path).unlink()
     with pytest.raises(VideoDecodeError, match="it is gone"):
