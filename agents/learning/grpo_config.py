@@ -14,16 +14,23 @@ from agents.learning.optimiser import OptimiserConfig
 from rewards.credit import CoverageShaping
 from videoseek_env.errors import ConfigError
 
+
+def _variant(
+    normalise: Normalise, scale: Scale, ratio: Ratio, *, clip: tuple[float, float]
+) -> Mapping[str, Any]:
+    low, high = clip
+    fields = {"normalise": normalise, "scale": scale, "ratio": ratio}
+    return MappingProxyType({**fields, "clip_low": low, "clip_high": high})
+
+
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "dapo": {},
-        "grpo": {"normalise": "sequences", "clip_high": 0.2},
-        "dr_grpo": {"normalise": "constant", "scale": "none", "clip_high": 0.2},
-        "gspo": {
-            "normalise": "sequences", "ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4,
-        },
+        "dapo": _variant("tokens", "std", "token", clip=(0.2, 0.3)),
+        "grpo": _variant("sequences", "std", "token", clip=(0.2, 0.2)),
+        "dr_grpo": _variant("constant", "none", "token", clip=(0.2, 0.2)),
+        "gspo": _variant("sequences", "std", "sequence", clip=(3e-4, 4e-4)),
     }
-)  # fmt: skip
+)
 """What each published variant sets in `GRPOConfig`; the defaults are DAPO's, which Video-o3 takes.
 
 Source: DAPO, arXiv 2503.14476; GRPO, 2402.03300; Dr.GRPO, 2503.20783; GSPO, 2507.18071, whose

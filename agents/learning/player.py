@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from accelerate import Accelerator
+from torch import nn
 
 from agents.learning.collecting import Collector, CollectorConfig, Experience
 from agents.learning.episode_metrics import episode_metrics, speed_metrics
@@ -43,7 +44,7 @@ class Player:
         make_session: MakeSession = VideoSession,
     ) -> None:
         """Prepare to play; arguments as for `GRPOLearner` and `HFPolicy`."""
-        self._model = model
+        self._model, self._accelerator = model, accelerator
         # One more than a reply may have, so that the session sees which replies are too long.
         longest = get_budget(session.budget).max_reply_tokens + 1
         sampling = Sampling(temperature=temperature, max_tokens=longest)
@@ -78,9 +79,11 @@ class Player:
         """
         started = time.perf_counter()
         self._model.network.eval()
-        collected = self._collector.collect(step, drawn)
+        with self._accelerator.autocast():  # in the precision that it learns in
+            collected = self._collector.collect(step, drawn)
         played = time.perf_counter()
         self._model.network.train()
+        _stop_dropout(self._model.network)
         learned = learn(collected.experiences)
         speed = speed_metrics(
             collected,
@@ -89,3 +92,10 @@ class Player:
         )
         metrics = {**episode_metrics(collected), **learned, **speed}
         return Update(metrics, collected.all_played), drawn + collected.drawn
+
+
+def _stop_dropout(network: nn.Module) -> None:
+    """With dropout, as adapters may have it, another model would learn than the one that played."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()

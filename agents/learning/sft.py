@@ -95,6 +95,7 @@ class SFTLearner:
         self.accelerator = accelerator or Accelerator()
         self.total_steps, self.drawn = config.steps, 0
         self.batch: Sequence[Sample] = ()
+        self._unreadable = 0
         model.network.to(self.accelerator.device)
         self.optimiser = Optimiser(
             {"model": model.network},
@@ -107,13 +108,18 @@ class SFTLearner:
         """Learn from one batch.
 
         Raises:
-            DatasetError: If no trajectory of the batch can be read.
+            DatasetError: If as many trajectories as there are could not be read, one after another.
             NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
         """
         started = time.perf_counter()
         self.model.network.train()
+        self._seed_dropout(step)
         self.batch, counts = self._next_samples()
         scope, rate = self._scope(step), self.optimiser.learning_rate
+        skipped = {"skipped": float(counts["skipped"])}
+        if not counts["trained"]:
+            self.optimiser.skip()
+            return Update({"learning_rate": rate, **skipped})
         sums = torch.zeros(len(_ROLES) + 1, 2)
         for portion in micro_batches(self.batch, self.config.max_tokens):
             with self.accelerator.autocast():
@@ -128,7 +134,7 @@ class SFTLearner:
                 "grad_norm": norm,
                 "learning_rate": rate,
                 "decoupled": float(scope is not None),
-                "skipped": float(counts["skipped"]),
+                **skipped,
                 "tokens_per_second": counts["read"] / (time.perf_counter() - started),
             }
         )
@@ -153,11 +159,17 @@ class SFTLearner:
         counts: Counter[str] = Counter()
         for share in gather_object([own]):
             counts.update(share)
-        if not counts["trained"]:
+        self._unreadable = 0 if counts["trained"] else self._unreadable + self.config.batch_size
+        if self._unreadable >= len(self._demonstrations):
             raise DatasetError(
-                f"none of {self.config.batch_size} trajectories could be read; see the log"
+                f"none of {self._unreadable} trajectories could be read; see the log"
             )
         return samples, counts
+
+    def _seed_dropout(self, step: int) -> None:
+        """Let a step's dropout, which an adapter may have, be decided by the step alone."""
+        seeds = np.random.SeedSequence([self.config.seed, 2, step, self.accelerator.process_index])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def _read(self, number: int) -> Sample | None:
         epoch, place = divmod(number, len(self._demonstrations))

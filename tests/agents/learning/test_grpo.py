@@ -1,11 +1,16 @@
 import dataclasses
+import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from peft import LoraConfig, get_peft_model
 
 from agents.learning.collecting import CollectorConfig, Experience
 from agents.learning.grpo_config import VARIANTS, GRPOConfig
@@ -350,3 +355,35 @@ def test_an_episode_is_decided_by_seed_and_step_alone(minute_video: Path) -> Non
         return [one.trajectory.turns[-1].reply for one in learner.update(0).experiences]
 
     assert replies(1) == replies(1) != replies(2)
+
+
+def test_every_variant_sets_all_that_variants_differ_in() -> None:
+    for name, other in itertools.permutations(VARIANTS, 2):
+        assert GRPOConfig().as_variant(other).as_variant(name) == GRPOConfig().as_variant(name)
+
+
+@pytest.fixture
+def half_precision() -> Iterator[Accelerator]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True, mixed_precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_model_plays_in_the_precision_that_it_learns_in(
+    minute_video: Path, half_precision: Accelerator
+) -> None:
+    config = dataclasses.replace(COLLECTOR, group_size=6)
+    learner = grpo(minute_video, accelerator=half_precision, collector=config, **VARIANTS["gspo"])
+    metrics = learner.update(0).metrics
+    assert metrics["mean_ratio"] == pytest.approx(1, abs=1e-4)
+    assert metrics["clipped_low"] == metrics["clipped_high"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_an_adapter_s_dropout_is_off_where_it_would_change_who_plays(minute_video: Path) -> None:
+    model = fresh_model()
+    adapter = LoraConfig(target_modules=["q_proj"], lora_dropout=0.5, init_lora_weights=False)
+    model = dataclasses.replace(model, network=get_peft_model(model.network, adapter))
+    metrics = grpo(minute_video, model).update(0).metrics
+    assert metrics["mean_ratio"] == pytest.approx(1, abs=1e-5)
+    assert metrics["approximate_kl"] < 1e-8

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import logging
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from agents.learning.optimiser import OptimiserConfig
 from agents.learning.sft import SFTConfig
@@ -160,3 +162,31 @@ def test_there_has_to_be_something_to_learn_from(minute_video: Path) -> None:
         sft(minute_video, trajectories=[])
     with pytest.raises(ConfigError, match="at least 1"):
         SFTConfig(batch_size=0)
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_left_out(minute_video: Path) -> None:
+    tasks = make_tasks(minute_video, 3)
+    trajectories = demonstrations(tasks)
+    trajectories[1] = dataclasses.replace(trajectories[1], turns=())
+    learner = sft(minute_video, trajectories=trajectories, batch_size=1, steps=6)
+    before, skipped = parameters(learner.model.network), []
+    for step in range(6):
+        metrics = learner.update(step).metrics
+        skipped.append(metrics["skipped"])
+        assert ("loss" in metrics) == (not skipped[-1])
+    assert sum(skipped) == 2  # two epochs of three
+    assert learner.optimiser.steps_done == 6
+    assert not are_equal(before, parameters(learner.model.network))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_dropout_of_demonstrations_is_decided_by_the_step(minute_video: Path) -> None:
+    adapter = LoraConfig(target_modules=["q_proj"], lora_dropout=0.5, init_lora_weights=False)
+    network = get_peft_model(fresh_model().network, adapter)
+
+    def loss(step: int) -> float:
+        model = dataclasses.replace(fresh_model(), network=copy.deepcopy(network))
+        learner = sft(minute_video, model, batch_size=6)
+        return learner.update(step).metrics["loss"]
+
+    assert loss(0) == loss(0) != loss(1)  # the batch is all there is, whatever the step
