@@ -34,7 +34,9 @@ def save_checkpoint(
     keep: int,
     annotate: Callable[[Path], object] = lambda draft: None,
 ) -> Path:
-    """Write a checkpoint, and delete all but the last few.
+    """Write a checkpoint, and delete all but the last few up to it.
+
+    Those of later steps go too: the run went on from an earlier one, and theirs is another.
 
     Args:
         learner: What to save.
@@ -65,10 +67,13 @@ def save_checkpoint(
         _sync(folder)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, SafetensorError):
+        # tokenizers raises no more than an `Exception`.
+        if isinstance(error, SafetensorError) or type(error) is Exception:
             raise OSError(f"can't write {final}: {error}") from error
         raise
-    for old in checkpoints(folder)[:-keep]:
+    saved = checkpoints(folder)
+    place = saved.index(final)
+    for old in (*saved[: max(0, place + 1 - keep)], *saved[place + 1 :]):
         _delete(old)
     return final
 

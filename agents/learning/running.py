@@ -93,12 +93,12 @@ def run(
             if not is_main:
                 continue
             for tracker in logs:
-                tracker.log(update.metrics, step=step)
+                _log(tracker, update, step)
             show(step, update)
             saved = _save(learner, config, step + 1, annotate) or saved
     finally:
         for tracker in logs:
-            tracker.finish()
+            _finish(tracker)
     accelerator.wait_for_everyone()
     return saved or latest_checkpoint(config.folder) or config.checkpoints
 
@@ -112,6 +112,21 @@ def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> 
             f"step {step}: {error}. The optimiser's step was not taken; what it was to learn from "
             f"is in {path}. Checkpoints are as they were"
         ) from error
+
+
+def _log(tracker: Tracker, update: Update, step: int) -> None:
+    """Log; a line that is lost is no reason to lose the run."""
+    try:
+        tracker.log(update.metrics, step=step)
+    except OSError as error:
+        _logger.warning("step %d was not logged: %s", step, error)
+
+
+def _finish(tracker: Tracker) -> None:
+    try:
+        tracker.finish()
+    except OSError as error:
+        _logger.warning("the end of a log was not written: %s", error)
 
 
 def _save(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from agents.learning.checkpoint import checkpoints, restore, save_checkpoint
 from agents.learning.running import latest_checkpoint
@@ -81,6 +83,21 @@ def test_a_disk_that_is_full_leaves_what_was_there_and_no_rubbish(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_a_disk_that_has_room_for_the_adapter_but_not_for_the_tokenizer_is_full(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    model = fresh_model()
+    adapter = get_peft_model(model.network, LoraConfig(target_modules=["q_proj"], r=1))
+    learner = sft(minute_video, dataclasses.replace(model, network=adapter))
+    saved = save_checkpoint(learner, tmp_path, step=1, keep=1)
+    size = (saved / "model" / "adapter_model.safetensors").stat().st_size
+    assert size + 2000 < (saved / "model" / "tokenizer.json").stat().st_size
+    with files_at_most(size + 2000), pytest.raises(OSError, match=r"(?i)file too large"):
+        save_checkpoint(learner, tmp_path, step=2, keep=1)
+    assert names(tmp_path) == ["step-000001"]
+
+
 def test_what_fails_to_be_added_leaves_no_checkpoint(minute_video: Path, tmp_path: Path) -> None:
     def fail(draft: Path) -> None:
         raise KeyboardInterrupt
@@ -109,6 +126,16 @@ def test_the_last_few_are_kept_and_the_drafts_of_killed_processes_go(
         save_checkpoint(learner, tmp_path, step=step, keep=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-999999", "step-1000000"]
     assert names(tmp_path) == ["step-1000000", "step-999999", "step-notes"]
+
+
+def test_a_run_that_goes_on_from_an_earlier_checkpoint_replaces_the_later_ones(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    learner = sft(minute_video)
+    for step in (1, 2, 3, 4):
+        save_checkpoint(learner, tmp_path, step=step, keep=9)
+    saved = save_checkpoint(learner, tmp_path, step=3, keep=2)
+    assert checkpoints(tmp_path) == [tmp_path / "step-000002", saved]
 
 
 def test_a_checkpoint_is_replaced_by_one_of_the_same_step(

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from agents.learning.learner import Update
 from agents.learning.optimiser import NonFiniteLossError
 from agents.learning.running import RunConfig, latest_checkpoint, run, save_batch
+from agents.learning.tracking import JsonLinesTracker
 from agents.llm.context import TOKEN
 from agents.llm.model import VisionLanguageModel
 from tests.agents.learning import training_script
@@ -118,6 +119,42 @@ def test_a_save_that_fails_in_the_middle_is_made_up_for_by_the_next(
     assert names(tmp_path / "checkpoints") == ["step-000001", "step-000003"]
     assert last.name == "step-000003"
     assert "step 2 was not saved, earlier checkpoints stand" in caplog.text
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_to_lose_a_run(
+    minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(step: int, update: Update) -> None:
+        limit.__enter__() if step == 0 else limit.__exit__(None, None, None) if step == 1 else None
+
+    limit = files_at_most(1)
+    run(
+        sft(minute_video, steps=4),
+        RunConfig(folder=tmp_path, save_every=2),
+        accelerator=Accelerator(cpu=True),
+        trackers=lambda done: [JsonLinesTracker(tmp_path / "log.jsonl")],
+        show=full,
+    )
+    assert steps_of(tmp_path / "log.jsonl") == [0, 2, 3]
+    assert "step 1 was not logged: " in caplog.text
+    assert names(tmp_path / "checkpoints") == ["step-000002", "step-000004"]
+
+
+def test_what_finishes_badly_keeps_nothing_else_from_finishing(
+    minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Notes):
+        def finish(self) -> None:
+            raise OSError("no space left on device")
+
+    notes = Notes()
+    run(
+        sft(minute_video, steps=1),
+        RunConfig(folder=tmp_path),
+        accelerator=Accelerator(cpu=True),
+        trackers=lambda done: [Full(), notes],
+    )
+    assert notes.is_finished and "no space left on device" in caplog.text
 
 
 def test_a_last_save_that_fails_is_an_error(minute_video: Path, tmp_path: Path) -> None:
