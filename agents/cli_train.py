@@ -45,8 +45,8 @@ class TrainOptions:
     """Tokens of one forward and backward, which bounds memory."""
     seed: int = 0
     """Decides everything that is random."""
-    dtype: str = "float32"
-    """Of the weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Of the weights; auto takes that of the checkpoint."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Of the arithmetic."""
     save_every: int = 50

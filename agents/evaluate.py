@@ -45,7 +45,8 @@ def run_eval(config: Eval) -> int:
     if path.exists() and not config.resume:
         raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
     console = Console()
-    session = replace(rules_of(config.policy), overview=config.overview, force_answer=True)
+    rules = rules_of(config.policy, adapter=config.model.adapter)
+    session = replace(rules, overview=config.overview, force_answer=True)
     if config.budget is not None:
         session = replace(session, budget=config.budget)
     if config.max_turns is not None:

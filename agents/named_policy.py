@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.baselines import OraclePolicy, RandomPolicy
 from agents.policy import Policy
 from agents.seeker import PixelSeeker
-from agents.session_rules import read_rules
+from agents.session_rules import first_rules
 from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
@@ -40,14 +39,17 @@ class NamedPolicy:
     """Ends its connections."""
 
 
-def rules_of(names: Sequence[str]) -> SessionConfig:
+def rules_of(names: Sequence[str], *, adapter: str | None = None) -> SessionConfig:
     """The rules that the models among some policies were trained by, else the usual ones.
+
+    Those of an adapter that the models are loaded with come before their own.
 
     Raises:
         ConfigError: If two models were trained by different rules.
     """
-    folders = [Path(name.removeprefix("hf:")).expanduser() for name in names if name[:3] == "hf:"]
-    known = [rules for rules in map(read_rules, folders) if rules is not None]
+    models = [name.removeprefix("hf:") for name in names if name.startswith("hf:")]
+    found = (first_rules(adapter, model) for model in models)
+    known = [rules for rules in found if rules is not None]
     if any(rules != known[0] for rules in known):
         raise ConfigError(
             "these models were trained by different rules (budget, prompts, turns); let each play "

@@ -48,7 +48,7 @@ def run_play(config: Play) -> int:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
     tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
-    rules = rules_of([config.policy or ""])
+    rules = rules_of([config.policy or ""], adapter=config.model.adapter)
     if config.budget is not None:
         rules = replace(rules, budget=config.budget)
     if config.max_turns is not None:

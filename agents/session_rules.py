@@ -43,7 +43,7 @@ def read_rules(folder: str | Path) -> SessionConfig | None:
     Raises:
         ConfigError: If the file is there but can't be understood.
     """
-    path = Path(folder) / FILE_NAME
+    path = Path(folder).expanduser() / FILE_NAME
     if not path.is_file():
         return None
     try:
@@ -55,6 +55,16 @@ def read_rules(folder: str | Path) -> SessionConfig | None:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} holds no rules of an episode: {error}") from error
+
+
+def first_rules(*folders: str | Path | None) -> SessionConfig | None:
+    """The rules in the first of some folders that has any.
+
+    Raises:
+        ConfigError: As `read_rules`.
+    """
+    found = (read_rules(folder) for folder in folders if folder is not None)
+    return next((rules for rules in found if rules is not None), None)
 
 
 def _budget(fields: dict[str, Any]) -> Budget:

@@ -6,11 +6,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -27,12 +28,12 @@ from agents.learning.sft import SFTConfig, SFTLearner
 from agents.learning.terminal import Terminal
 from agents.learning.tracking import make_trackers
 from agents.llm.decoupling import TaskDecoupling
-from agents.llm.model import VisionLanguageModel
+from agents.llm.model import VisionLanguageModel, is_adapter, with_adapter
 from agents.llm.tiny import TINY_PROMPTS, TinyConfig, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
 from agents.named_reward import load_reward
 from agents.rollout import RolloutConfig, rollout
-from agents.session_rules import read_rules, write_rules
+from agents.session_rules import first_rules, write_rules
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
@@ -43,6 +44,10 @@ from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import Trajectory, read_records
 
 _METHODS: Mapping[str, type[SFT] | type[GRPO] | type[PPO]] = {"sft": SFT, "grpo": GRPO, "ppo": PPO}
+
+
+_PATIENCE: Final = timedelta(hours=1)
+"""How long processes wait for one whose videos hang, say."""
 
 
 def run_train(options: TrainOptions) -> int:
@@ -58,7 +63,8 @@ def run_train(options: TrainOptions) -> int:
     options, checkpoint = _settled(options)
     set_seed(options.seed)
     disable_progress_bar()  # one for each checkpoint would bury ours
-    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, kwargs_handlers=[patience])
     model, rules = load_learning_model(options, checkpoint)
     tasks = _tasks(options, rules)
     started = time.perf_counter()
@@ -66,8 +72,7 @@ def run_train(options: TrainOptions) -> int:
     settings = _settings(options)
     if accelerator.is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / "config.json"
-        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        _write_settings(options.out / "config.json", settings)
     with Terminal(console, learner.total_steps, every=options.show_every) as terminal:
         saved = run(
             learner,
@@ -127,13 +132,16 @@ def load_learning_model(
         options: Name, adapter, budget.
         checkpoint: Goes on from here in place of what the options name.
     """
-    name = str(checkpoint / "model") if checkpoint and not _is_adapted(options) else options.model
-    adapter = str(checkpoint / "model") if checkpoint and _is_adapted(options) else options.adapter
-    known = read_rules(name) or read_rules(options.model)
+    if options.lora_rank and (options.adapter or is_adapter(options.model)):
+        raise ConfigError("--lora-rank makes a new adapter; leave it out to go on with another one")
+    name, adapter = options.model, options.adapter
+    if checkpoint is not None and (adapter or options.lora_rank):
+        adapter = str(checkpoint / "model")
+    elif checkpoint is not None:
+        name = str(checkpoint / "model")
+    known = first_rules(adapter, name, options.model)
     if name == "tiny":
-        model = VisionLanguageModel.wrap(
-            tiny_model(TinyConfig(seed=options.seed)), tiny_tokenizer()
-        )
+        model = _tiny(options, adapter)
         known = known or SessionConfig(budget="tiny", prompts=TINY_PROMPTS)
     else:
         model = VisionLanguageModel.from_pretrained(name, dtype=options.dtype, adapter=adapter)
@@ -158,10 +166,21 @@ def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
         return options, None
     if not path.exists():
         raise ConfigError(f"there is no run in {options.out} to resume")
-    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    method = _METHODS[fields.pop("method")]
-    paths = {name: Path(value) for name, value in fields.items() if _is_path(name) and value}
-    return method(**{**fields, **paths, "out": options.out}), latest_checkpoint(options.out)
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        method = _METHODS[fields.pop("method")]
+        paths = {name: Path(value) for name, value in fields.items() if _is_path(name) and value}
+        settled = method(**{**fields, **paths, "out": options.out})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} holds no settings of a run: {error!r}") from error
+    return settled, latest_checkpoint(options.out)
+
+
+def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """At once: a run without its settings could not be resumed."""
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    draft.replace(path)
 
 
 def _is_path(name: str) -> bool:
@@ -173,8 +192,14 @@ def _settings(options: TrainOptions) -> dict[str, Any]:
     return {"method": type(options).__name__.lower(), **fields, "resume": False}
 
 
-def _is_adapted(options: TrainOptions) -> bool:
-    return options.adapter is not None or options.lora_rank > 0
+def _tiny(options: TrainOptions, adapter: str | None) -> VisionLanguageModel:
+    network: Any = tiny_model(TinyConfig(seed=options.seed))
+    if options.dtype == "bfloat16":
+        for parameter in network.parameters():  # rotary frequencies stay as they are
+            parameter.data = parameter.data.bfloat16()
+    if adapter is not None:
+        network = with_adapter(network, adapter)
+    return VisionLanguageModel.wrap(network, tiny_tokenizer())
 
 
 def _with_lora(model: VisionLanguageModel, rank: int) -> VisionLanguageModel:

@@ -54,17 +54,21 @@ class VisionLanguageModel:
         """Load a checkpoint.
 
         Args:
-            name_or_path: A folder, or a name on the model hub.
+            name_or_path: A folder, or a name on the model hub. The folder of a LoRA adapter stands
+                for the model that it is an adapter of, with it.
             dtype: "auto" takes that of the checkpoint.
             device_map: As in transformers; None leaves the model on the CPU.
             adapter: A LoRA adapter of peft, a folder or a hub name.
             options: Passed on to transformers, such as `revision` or `quantization_config`.
 
         Raises:
-            ConfigError: If it is no Qwen2.5-VL or Qwen3-VL, or the folder does not exist.
+            ConfigError: If it is no Qwen2.5-VL or Qwen3-VL, or the folder does not exist, or is of
+                an adapter that does not name its model.
             MissingExtraError: If there is an adapter and peft is not installed.
         """
         name = _existing(name_or_path)
+        if adapter is None and is_adapter(name):
+            name, adapter = _base_of(name), name
         config = AutoConfig.from_pretrained(name, **_hub_options(options))
         ClipLayout.from_config(config)  # refuses other models before gigabytes are read
         network = AutoModelForImageTextToText.from_pretrained(
@@ -72,7 +76,7 @@ class VisionLanguageModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
         if adapter is not None:
-            network = _with_adapter(network, adapter)
+            network = with_adapter(network, adapter)
         spec = VisionSpec.from_pretrained(name, config, **_hub_options(options))
         return cls.wrap(network, tokenizer, spec=spec)
 
@@ -195,7 +199,34 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _HUB_OPTIONS if name in options}
 
 
-def _with_adapter(network: Any, adapter: str | Path) -> Any:
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds a LoRA adapter and no model."""
+    path = Path(folder).expanduser()
+    return (path / _ADAPTER_CONFIG).is_file() and not (path / "config.json").exists()
+
+
+def _base_of(folder: str) -> str:
+    """The model that an adapter was made for."""
+    fields = json.loads((Path(folder) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = fields.get("base_model_name_or_path")
+    if not base:
+        raise ConfigError(
+            f"{folder} is a LoRA adapter that does not name its model: load that model, with this "
+            "as its adapter"
+        )
+    return _existing(base)
+
+
+def with_adapter(network: Any, adapter: str | Path) -> Any:
+    """A network with a LoRA adapter that can learn on.
+
+    Raises:
+        ConfigError: If the folder does not exist.
+        MissingExtraError: If peft is not installed.
+    """
     try:
         from peft import PeftModel
     except ModuleNotFoundError as error:

@@ -55,3 +55,5 @@ def test_policies_play_by_the_rules_of_the_model_among_them(tmp_path: Path) -> N
     assert rules_of([a, b]) == rules_of([b])
     with pytest.raises(ConfigError, match="trained by different rules"):
         rules_of([a, c])
+    assert rules_of([a], adapter=str(tmp_path / "c")).max_turns == 4
+    assert rules_of([a], adapter=str(tmp_path)).max_turns == 3

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,63 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(
     (folder / "config.json").write_text(json.dumps({}), encoding="utf-8")
     message = run(monkeypatch, "train", "grpo", "--out", str(folder))
     assert "holds a run; choose another --out, or --resume" in str(message)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_an_adapter_learns_goes_on_and_is_evaluated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, whole, cut = (tmp_path / name for name in ("base", "whole", "cut"))
+    learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3", "--max-turns", "3")
+    assert run(monkeypatch, "train", "sft", *SMALL, *learn, "--out", str(base)) == 0
+    model = str(base / "checkpoints/step-000002/model")
+    adapted = ("--model", model, "--lora-rank", "2")
+    for folder in (whole, cut):
+        assert run(monkeypatch, "train", "sft", *SMALL, *learn, *adapted, "--out", str(folder)) == 0
+    shutil.rmtree(cut / "checkpoints/step-000002")
+    assert run(monkeypatch, "train", "sft", "--out", str(cut), "--resume") == 0
+    file = "checkpoints/step-000002/model/adapter_model.safetensors"
+    assert (whole / file).read_bytes() == (cut / file).read_bytes()
+    capsys.readouterr()
+
+    # A third run goes on with the adapter, and plays by its rules.
+    adapter = str(whole / "checkpoints/step-000002/model")
+    play = ("--model", adapter, "--steps", "1", "--questions", "1", "--group-size", "2")
+    assert run(monkeypatch, "train", "grpo", *SMALL, *play, "--out", str(tmp_path / "grpo")) == 0
+    last = capsys.readouterr().out.split("videoseek eval --policy ")[1].split()[0]
+    rules = read_rules(last.removeprefix("hf:"))
+    assert rules is not None and rules.max_turns == 3
+    shown = ("--videos", "1", "--limit", "1", "--out", str(tmp_path / "eval"))
+    assert run(monkeypatch, "eval", "--policy", last, *shown) == 0
+    message = run(monkeypatch, "train", "sft", "--adapter", adapter, "--lora-rank", "2",
+                  "--out", str(tmp_path / "both"))  # fmt: skip
+    assert "--lora-rank makes a new adapter" in str(message)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("options", [("--lora-rank", "2"), ("--dtype", "bfloat16")])
+def test_the_tiny_model_goes_on_as_it_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
+    for folder in (whole, cut):
+        assert run(monkeypatch, "train", "sft", *SMALL, *learn, *options, "--out", str(folder)) == 0
+    shutil.rmtree(cut / "checkpoints/step-000002")
+    assert run(monkeypatch, "train", "sft", "--out", str(cut), "--resume") == 0
+    (file,) = (whole / "checkpoints/step-000002/model").glob("*.safetensors")
+    assert file.read_bytes() == (cut / file.relative_to(whole)).read_bytes()
+
+
+def test_settings_that_are_damaged_are_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for text in (
+        '{"method": "grpo", "ste',
+        '{"method": "dpo"}',
+        '{"method": "sft", "old": 1}',
+        "[]",
+    ):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        message = run(monkeypatch, "train", "grpo", "--out", str(tmp_path), "--resume")
+        assert "config.json holds no settings of a run" in str(message)

@@ -94,6 +94,15 @@ def test_an_adapter_changes_what_the_model_says(tmp_path: Path) -> None:
     assert torch.equal(logits_of(lora), expected)
     trainable = [name for name, p in lora.network.named_parameters() if p.requires_grad]
     assert trainable and all("lora_" in name for name in trainable)
+    named = VisionLanguageModel.from_pretrained(tmp_path / "adapter")
+    assert torch.equal(logits_of(named), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_that_does_not_name_its_model_needs_to_be_told(tmp_path: Path) -> None:
+    get_peft_model(build(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="adapter that does not name its model"):
+        VisionLanguageModel.from_pretrained(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
