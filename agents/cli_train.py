@@ -16,7 +16,7 @@ class TrainOptions:
     model: str = "tiny"
     """Folder or hub name of a Qwen2.5-VL or Qwen3-VL; "tiny" makes one of random weights."""
     adapter: str | None = None
-    """A LoRA adapter to go on with, a folder or a hub name."""
+    """A LoRA adapter of the model to go on with, a folder or a hub name."""
     lora_rank: int = 0
     """Learn a new LoRA adapter of this rank in place of all weights; 0 does not."""
     annotations: Path | None = None
@@ -28,7 +28,7 @@ class TrainOptions:
     max_turns: int | None = None
     """Replies at most; by default the model's own if it was trained here, else 6."""
     out: Path = Path("runs/train")
-    """Folder of the run: config.json, log.jsonl, checkpoints, curves."""
+    """Folder of the run: config.json, log.jsonl, checkpoints."""
     resume: bool = False
     """Go on with the run in the folder, with the settings that it was started with."""
     steps: int = 100

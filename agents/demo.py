@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from agents.improve import Improvement, improve
 from agents.learning.collecting import CollectorConfig
@@ -65,8 +67,7 @@ def run_demo(config: Demo) -> int:
     Returns:
         0.
     """
-    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    console = Console()
+    console = _prepared()
     if not config.resume:
         for part in ("grpo", "episodes.jsonl", "report.html"):
             _remove(config.out / part)
@@ -82,8 +83,7 @@ def run_reproduce(config: Reproduce) -> int:
     Returns:
         0.
     """
-    torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
-    console = Console()
+    console = _prepared()
     console.rule("From nothing")
     start = train_from_nothing(
         FromNothingConfig(seed=config.seed),
@@ -93,6 +93,13 @@ def run_reproduce(config: Reproduce) -> int:
     settings = replace(GRPO_SETTINGS, steps=config.steps, seed=config.seed)
     improve(_plan(start, config.out, settings, 100, config.test_videos), console)
     return 0
+
+
+def _prepared() -> Console:
+    """The terminal; the Makefile asks for one thread, which is less than this needs."""
+    torch.set_num_threads(min(_THREADS, os.cpu_count() or 1))
+    disable_progress_bar()  # ours are enough
+    return Console()
 
 
 def _plan(

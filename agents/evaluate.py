@@ -16,10 +16,10 @@ from rich.table import Table
 from agents.episode import Episode, read_episodes
 from agents.named_policy import NamedPolicy, load_policy, rules_of
 from agents.named_reward import load_reward
+from agents.named_tasks import tasks_for
 from agents.report import Estimate, PolicySummary, summarise, write_report
 from agents.rollout import RolloutConfig, episode_seed, rollout
 from rewards.reward import RewardFunction
-from videoseek_env.datasets import load_tasks
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
@@ -66,10 +66,13 @@ def run_eval(config: Eval) -> int:
 
 
 def _tasks(config: Eval, session: SessionConfig) -> list[VideoTask]:
-    if config.annotations is not None:
-        tasks = load_tasks("folder", root=config.annotations)
-    else:
-        tasks = load_tasks("needle", videos=config.videos, seed=config.seed, budget=session.budget)
+    tasks = tasks_for(
+        session,
+        annotations=config.annotations,
+        videos=config.videos,
+        seed=config.seed,
+        split="test",
+    )
     return tasks[: config.limit]
 
 
@@ -174,7 +177,7 @@ def summary_table(rows: Sequence[PolicySummary]) -> Table:
         padding=(0, 2, 0, 0),
     )
     parts = [name for name in ("format", "bonus", "iou") if name in rows[0].parts]
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy", overflow="fold")  # what gives way
     for heading in ("accuracy", "reward", *parts, "turns", "tokens", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

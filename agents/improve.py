@@ -12,6 +12,7 @@ from rich.console import Console
 
 from agents.episode import Episode
 from agents.evaluate import play_all, summary_table
+from agents.learning.checkpoint import step_of
 from agents.learning.grpo import GRPOLearner
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.running import RunConfig, latest_checkpoint, run
@@ -97,7 +98,8 @@ def _learn(plan: Improvement, console: Console) -> Path:
         reward=TrajectoryGuidedReward(),
         accelerator=accelerator,
     )
-    with Terminal(console, learner.total_steps, every=10) as terminal:
+    done = 0 if checkpoint is None else step_of(checkpoint)
+    with Terminal(console, learner.total_steps, done=done) as terminal:
         saved = run(
             learner,
             RunConfig(folder=folder, save_every=plan.save_every, keep=1),

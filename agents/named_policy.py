@@ -82,10 +82,13 @@ def load_policy(name: str, options: ModelOptions, session: SessionConfig) -> Nam
 def _load_hf(
     name: str, model_name: str, options: ModelOptions, session: SessionConfig
 ) -> NamedPolicy:
+    from transformers.utils.logging import disable_progress_bar
+
     from agents.llm.generation import Sampling
     from agents.llm.hf_policy import HFPolicy
     from agents.llm.model import VisionLanguageModel
 
+    disable_progress_bar()  # ours are enough
     model = VisionLanguageModel.from_pretrained(
         model_name,
         dtype=options.dtype,

@@ -12,10 +12,10 @@ import av
 from rich.console import Console
 
 from agents.named_policy import load_policy, rules_of
+from agents.named_tasks import tasks_for
 from agents.policy import PrivilegedPolicy
 from envs.registration import make_video_seek
 from videoseek_env.action import write_crop
-from videoseek_env.datasets import load_tasks
 from videoseek_env.env import VideoSeekEnv
 from videoseek_env.errors import ConfigError, SegmentError
 from videoseek_env.render import Window, printable, render_ansi, render_rgb
@@ -27,6 +27,8 @@ from videoseek_env.video.clip import STRATEGIES
 if TYPE_CHECKING:
     from agents.cli import Play
 
+_VIDEOS = 4
+"""Needle videos to draw from."""
 _HELP = (
     "Type [bold]crop START END coarse|medium|fine[/], [bold]answer TEXT[/], or a whole reply with "
     "tags; [bold]quit[/] to stop."
@@ -47,12 +49,12 @@ def run_play(config: Play) -> int:
     if config.seed is not None and config.seed < 0:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
-    tasks = load_tasks("folder", root=config.annotations) if config.annotations else "needle"
     rules = rules_of([config.policy or ""], adapter=config.model.adapter)
     if config.budget is not None:
         rules = replace(rules, budget=config.budget)
     if config.max_turns is not None:
         rules = replace(rules, max_turns=config.max_turns)
+    tasks = tasks_for(rules, annotations=config.annotations, videos=_VIDEOS, seed=0, split="test")
     named, player = None, None
     if config.policy is not None:
         named = load_policy(config.policy, config.model, rules)

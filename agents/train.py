@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from dataclasses import fields as fields_of
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,12 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from agents.baselines import OraclePolicy
 from agents.cli_train import GRPO, PPO, SFT, RolloutOptions, TrainOptions
+from agents.learning.checkpoint import step_of
 from agents.learning.collecting import CollectorConfig
 from agents.learning.demonstration_reader import DemonstrationReader
+from agents.learning.demonstrations import Demonstrator
 from agents.learning.grpo import GRPOLearner
 from agents.learning.grpo_config import VARIANTS, GRPOConfig
 from agents.learning.learner import Learner
@@ -26,18 +30,18 @@ from agents.learning.ppo import PPOConfig, PPOLearner
 from agents.learning.running import RunConfig, latest_checkpoint, run
 from agents.learning.sft import SFTConfig, SFTLearner
 from agents.learning.terminal import Terminal
-from agents.learning.tracking import make_trackers
+from agents.learning.tracking import Tracker, make_trackers
 from agents.llm.decoupling import TaskDecoupling
-from agents.llm.model import VisionLanguageModel, is_adapter, with_adapter
+from agents.llm.model import VisionLanguageModel, is_adapter
 from agents.llm.tiny import TINY_PROMPTS, TinyConfig, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
 from agents.named_reward import load_reward
+from agents.named_tasks import are_from_nothing, tasks_for
 from agents.rollout import RolloutConfig, rollout
 from agents.session_rules import first_rules, write_rules
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
-from videoseek_env.datasets import load_tasks
 from videoseek_env.errors import ConfigError, MissingExtraError
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
@@ -59,38 +63,46 @@ def run_train(options: TrainOptions) -> int:
     Raises:
         ConfigError: If the folder holds a run already and `resume` is off, or the other way round.
     """
-    console = Console()
+    console, started = Console(), time.perf_counter()
     options, checkpoint = _settled(options)
+    _check(options)
     set_seed(options.seed)
     disable_progress_bar()  # one for each checkpoint would bury ours
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
     accelerator = Accelerator(mixed_precision=options.mixed_precision, kwargs_handlers=[patience])
     model, rules = load_learning_model(options, checkpoint)
     tasks = _tasks(options, rules)
-    started = time.perf_counter()
     learner = make_learner(options, model, tasks, rules, accelerator=accelerator)
     settings = _settings(options)
+
+    def trackers(done: int) -> list[Tracker]:
+        made = make_trackers(
+            options.out,
+            config=settings,
+            resume_from=done,
+            tensorboard=options.tensorboard,
+            wandb_project=options.wandb_project,
+        )
+        _write_settings(options.out / "config.json", settings)  # from here on it is a run
+        return made
+
+    done = 0 if checkpoint is None else step_of(checkpoint)
     if accelerator.is_main_process:
-        options.out.mkdir(parents=True, exist_ok=True)
-        _write_settings(options.out / "config.json", settings)
-    with Terminal(console, learner.total_steps, every=options.show_every) as terminal:
+        _say_where_it_begins(console, options, done)
+    terminal = Terminal(console, learner.total_steps, every=options.show_every, done=done)
+    config = RunConfig(folder=options.out, save_every=options.save_every, keep=options.keep)
+    with terminal:
         saved = run(
             learner,
-            RunConfig(folder=options.out, save_every=options.save_every, keep=options.keep),
+            config,
             accelerator=accelerator,
             checkpoint=checkpoint,
-            trackers=lambda done: make_trackers(
-                options.out,
-                config=settings,
-                resume_from=done,
-                tensorboard=options.tensorboard,
-                wandb_project=options.wandb_project,
-            ),
+            trackers=trackers,
             show=terminal.show,
             annotate=lambda folder: write_rules(folder / "model", rules),
         )
     if accelerator.is_main_process:
-        _say_where(console, options.out, saved, started)
+        _say_where(console, options, saved, started)
     return 0
 
 
@@ -132,8 +144,6 @@ def load_learning_model(
         options: Name, adapter, budget.
         checkpoint: Goes on from here in place of what the options name.
     """
-    if options.lora_rank and (options.adapter or is_adapter(options.model)):
-        raise ConfigError("--lora-rank makes a new adapter; leave it out to go on with another one")
     name, adapter = options.model, options.adapter
     if checkpoint is not None and (adapter or options.lora_rank):
         adapter = str(checkpoint / "model")
@@ -141,7 +151,7 @@ def load_learning_model(
         name = str(checkpoint / "model")
     known = first_rules(adapter, name, options.model)
     if name == "tiny":
-        model = _tiny(options, adapter)
+        model = _tiny(options)
         known = known or SessionConfig(budget="tiny", prompts=TINY_PROMPTS)
     else:
         model = VisionLanguageModel.from_pretrained(name, dtype=options.dtype, adapter=adapter)
@@ -155,8 +165,19 @@ def load_learning_model(
     return model, rules
 
 
+def _check(options: TrainOptions) -> None:
+    if options.model == "tiny" and (options.lora_rank or options.adapter):
+        raise ConfigError(
+            "an adapter is for a model with a folder or a name: give it with --model, or the "
+            "adapter's own folder to go on with that"
+        )
+    if options.lora_rank and (options.adapter or is_adapter(options.model)):
+        raise ConfigError("--lora-rank makes a new adapter; leave it out to go on with another one")
+
+
 def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
     """The options to go by, and the checkpoint to go on from."""
+    options = _from_anywhere(options)
     path = options.out / "config.json"
     if not options.resume:
         if path.exists():
@@ -173,7 +194,39 @@ def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
         settled = method(**{**fields, **paths, "out": options.out})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} holds no settings of a run: {error!r}") from error
+    _check_resumed(options, settled)
     return settled, latest_checkpoint(options.out)
+
+
+def _from_anywhere(options: TrainOptions) -> TrainOptions:
+    """The same options where paths hold in any directory: a run may go on from another one."""
+    paths: dict[str, Any] = {
+        field.name: value.expanduser().resolve()
+        for field in fields_of(options)
+        if isinstance(value := getattr(options, field.name), Path) and field.name != "out"
+    }
+    return replace(options, **paths)
+
+
+def _check_resumed(asked: TrainOptions, settled: TrainOptions) -> None:
+    """Refuse options that are not those of the run: they would have no effect."""
+    if type(asked) is not type(settled):
+        raise ConfigError(f"{asked.out} holds a run of {_method(settled)}, not {_method(asked)}")
+    others = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields_of(asked)
+        if field.name not in ("out", "resume")
+        and getattr(asked, field.name) not in (field.default, getattr(settled, field.name))
+    ]
+    if others:
+        raise ConfigError(
+            f"--resume goes on with the settings that the run was started with, and "
+            f"{', '.join(others)} would be another: for that, start a new run from its model"
+        )
+
+
+def _method(options: TrainOptions) -> str:
+    return type(options).__name__.lower()
 
 
 def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -189,16 +242,14 @@ def _is_path(name: str) -> bool:
 
 def _settings(options: TrainOptions) -> dict[str, Any]:
     fields = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(options).items()}
-    return {"method": type(options).__name__.lower(), **fields, "resume": False}
+    return {"method": _method(options), **fields, "resume": False}
 
 
-def _tiny(options: TrainOptions, adapter: str | None) -> VisionLanguageModel:
+def _tiny(options: TrainOptions) -> VisionLanguageModel:
     network: Any = tiny_model(TinyConfig(seed=options.seed))
     if options.dtype == "bfloat16":
         for parameter in network.parameters():  # rotary frequencies stay as they are
             parameter.data = parameter.data.bfloat16()
-    if adapter is not None:
-        network = with_adapter(network, adapter)
     return VisionLanguageModel.wrap(network, tiny_tokenizer())
 
 
@@ -213,9 +264,13 @@ def _with_lora(model: VisionLanguageModel, rank: int) -> VisionLanguageModel:
 
 
 def _tasks(options: TrainOptions, rules: SessionConfig) -> list[VideoTask]:
-    if options.annotations is not None:
-        return load_tasks("folder", root=options.annotations)
-    return load_tasks("needle", videos=options.videos, seed=options.seed, budget=rules.budget)
+    return tasks_for(
+        rules,
+        annotations=options.annotations,
+        videos=options.videos,
+        seed=options.seed,
+        split="train",
+    )
 
 
 def _optimiser(options: TrainOptions, schedule: str = "constant") -> OptimiserConfig:
@@ -258,12 +313,12 @@ def _sft(
 def _trajectories(
     options: SFT, model: VisionLanguageModel, tasks: Sequence[VideoTask], rules: SessionConfig
 ) -> list[Trajectory]:
-    from agents.baselines import OraclePolicy
-
     if options.demonstrations is not None:
         return list(read_records(options.demonstrations, _trajectory))
+    # A model that was made from nothing knows its own words alone.
+    demonstrator = Demonstrator if are_from_nothing(rules) else OraclePolicy
     played = rollout(
-        OraclePolicy, tasks, RolloutConfig(seed=options.seed), session=model.counting(rules)
+        demonstrator, tasks, RolloutConfig(seed=options.seed), session=model.counting(rules)
     )
     return [one.trajectory for one in played if one.error is None]
 
@@ -314,9 +369,19 @@ def _reward(options: RolloutOptions) -> RewardFunction:
     return TrajectoryGuidedReward() if options.reward is None else load_reward(options.reward)
 
 
-def _say_where(console: Console, out: Path, saved: Path, started: float) -> None:
-    console.print(f"Log:    {out / 'log.jsonl'}", soft_wrap=True)
+def _say_where_it_begins(console: Console, options: TrainOptions, done: int) -> None:
+    if done == options.steps:
+        console.print(f"All {done} steps are done.")
+    elif done:
+        console.print(f"{done} of {options.steps} steps are done.")
+    elif (options.out / "config.json").exists():
+        console.print("There is no checkpoint yet: the run begins again.")
+
+
+def _say_where(console: Console, options: TrainOptions, saved: Path, started: float) -> None:
+    console.print(f"Log:    {options.out / 'log.jsonl'}", soft_wrap=True)
     console.print(f"Model:  {saved / 'model'}", soft_wrap=True)
     model = saved / "model" if saved.is_absolute() else f"./{saved / 'model'}"
-    console.print(f"Next:   videoseek eval --policy hf:{model}", soft_wrap=True)
+    tasks = f" --annotations {options.annotations}" if options.annotations else ""
+    console.print(f"Next:   videoseek eval --policy hf:{model}{tasks}", soft_wrap=True)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.")

@@ -81,7 +81,12 @@ def save_checkpoint(
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, the latest last."""
     names = [path for path in folder.glob(f"{_PREFIX}*") if path.name[len(_PREFIX) :].isdecimal()]
-    return sorted(names, key=lambda path: int(path.name[len(_PREFIX) :]))
+    return sorted(names, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps that were done when a checkpoint was saved."""
+    return int(checkpoint.name[len(_PREFIX) :])
 
 
 def restore(learner: Learner, checkpoint: Path) -> int:
@@ -100,6 +105,10 @@ def restore(learner: Learner, checkpoint: Path) -> int:
     except FileNotFoundError as error:
         raise ConfigError(
             f"{checkpoint} is no checkpoint of this kind of learner: {error}"
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise ConfigError(
+            f"{checkpoint} is damaged ({error}): take it away to go on from the one before"
         ) from error
     optimiser = learner.optimiser
     lengths = {"total_steps": learner.total_steps, "optimiser_steps": optimiser.total_steps}

@@ -7,6 +7,7 @@ that ran out of turns, clips or context count in their group's statistics, but c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
 
 _Floats = npt.NDArray[np.float32]
+
+_logger = logging.getLogger(__name__)
 
 
 class GRPOLearner:
@@ -111,6 +114,12 @@ class GRPOLearner:
             NothingPlayedError: If every episode failed.
         """
         update, self.drawn = self._player.update(step, self.drawn, self._learn)
+        if "grad_norm" not in update.metrics and self.accelerator.is_main_process:
+            _logger.warning(
+                "step %d taught nothing: the episodes of each question had equal rewards, or none "
+                "came to an end. A model that is always wrong needs demonstrations first",
+                step,
+            )
         return update
 
     def _learn(self, experiences: Sequence[Experience]) -> dict[str, float]:

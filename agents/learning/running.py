@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from agents.learning.checkpoint import checkpoints, restore, save_checkpoint
 from agents.learning.learner import Learner, Update
 from agents.learning.optimiser import NonFiniteLossError
+from agents.learning.stop_signal import StopSignal
 from agents.learning.tracking import Tracker
 from videoseek_env.errors import ConfigError
 
@@ -65,7 +67,7 @@ def run(
     """Learn until the end.
 
     Every step is decided by its number and the seed, so that a run that was killed and goes on from
-    a checkpoint is the very same run.
+    a checkpoint is the very same run. Ctrl-C and SIGTERM end it after its step, which is saved.
 
     Args:
         learner: Its model was loaded from the checkpoint, if there is one.
@@ -80,6 +82,7 @@ def run(
         The last checkpoint.
 
     Raises:
+        KeyboardInterrupt: After Ctrl-C, and `SystemExit` after SIGTERM, once the step is saved.
         NonFiniteLossError: With the batch saved in the run's folder.
         OSError: If the last checkpoint can't be written.
     """
@@ -87,19 +90,25 @@ def run(
     is_main = accelerator.is_main_process
     logs = list(trackers(done)) if is_main else []
     saved = checkpoint
-    try:
-        for step in range(done, learner.total_steps):
-            update = _update(learner, step, config, process=accelerator.process_index)
-            if not is_main:
-                continue
+    with StopSignal() as stop:
+        try:
+            for step in range(done, learner.total_steps):
+                update = _update(learner, step, config, process=accelerator.process_index)
+                is_last = any(gather_object([stop.is_asked_for])) or step + 1 == learner.total_steps
+                if is_main:
+                    for tracker in logs:
+                        _log(tracker, update, step)
+                    show(step, update)
+                    saved = _save(learner, config, step + 1, annotate, is_last=is_last) or saved
+                if is_last:
+                    break
+        finally:
             for tracker in logs:
-                _log(tracker, update, step)
-            show(step, update)
-            saved = _save(learner, config, step + 1, annotate) or saved
-    finally:
-        for tracker in logs:
-            _finish(tracker)
-    accelerator.wait_for_everyone()
+                _finish(tracker)
+        accelerator.wait_for_everyone()
+    if stop.is_asked_for and is_main:
+        _logger.warning("stopped; the run can go on from %s", saved)
+    stop.heed()
     return saved or latest_checkpoint(config.folder) or config.checkpoints
 
 
@@ -130,10 +139,14 @@ def _finish(tracker: Tracker) -> None:
 
 
 def _save(
-    learner: Learner, config: RunConfig, done: int, annotate: Callable[[Path], object]
+    learner: Learner,
+    config: RunConfig,
+    done: int,
+    annotate: Callable[[Path], object],
+    *,
+    is_last: bool,
 ) -> Path | None:
     """Save if it is time; a failure in the middle of a run is no reason to lose the run."""
-    is_last = done == learner.total_steps
     if not is_last and done % config.save_every:
         return None
     try:

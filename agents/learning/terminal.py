@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.learning.collecting import Experience
 from agents.learning.learner import Update
+from videoseek_env.errors import ConfigError
 
 _SHOWN: Final = {
     "loss": "loss {:.3f}",
@@ -31,11 +32,26 @@ _LONGEST_REPLY: Final = 300
 class Terminal:
     """Shows a run; use it as a context manager."""
 
-    def __init__(self, console: Console, total_steps: int, *, every: int) -> None:
+    def __init__(
+        self, console: Console, total_steps: int, *, every: int = 10, done: int = 0
+    ) -> None:
+        """Prepare.
+
+        Args:
+            console: Where to write.
+            total_steps: Of the run.
+            every: Steps between lines; the bar shows each.
+            done: Steps that earlier runs did.
+
+        Raises:
+            ConfigError: If `every` is below 1.
+        """
+        if every < 1:
+            raise ConfigError(f"a line can be shown every step at most, got every={every}")
         self._console, self._every = console, every
         columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console)
-        self._bar = self._progress.add_task("step", total=total_steps)
+        self._bar = self._progress.add_task("step", total=total_steps, completed=done)
         self._total = total_steps
 
     def __enter__(self) -> Self:

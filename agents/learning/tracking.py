@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-from videoseek_env.errors import MissingExtraError
+from videoseek_env.errors import ConfigError, MissingExtraError
 from videoseek_env.trajectory import append_jsonl, read_jsonl
 
 
@@ -117,7 +117,7 @@ class _TensorBoard(_Accelerated):
 class _WandB(_Accelerated):
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
         try:
-            import wandb  # noqa: F401
+            import wandb
         except ModuleNotFoundError as error:
             raise MissingExtraError("wandb", "wandb", "--wandb-project") from error
         # The same run goes on after a restart.
@@ -127,7 +127,12 @@ class _WandB(_Accelerated):
             "id": _run_id(folder),
             "resume": "allow",
         }
-        super().__init__(WandBTracker(project, **options), config)
+        try:
+            super().__init__(WandBTracker(project, **options), config)
+        except wandb.errors.UsageError as error:
+            raise ConfigError(
+                f"wandb: {error}. Log in by `wandb login`, or set WANDB_MODE=offline"
+            ) from error
 
 
 def _run_id(folder: Path) -> str:

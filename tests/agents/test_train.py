@@ -9,6 +9,7 @@ pytest.importorskip("torch", reason="models are an extra")
 
 from safetensors.torch import load_file
 
+from agents.demo import SHIPPED
 from agents.session_rules import read_rules
 from tests.agents.test_cli import run
 from videoseek_env.trajectory import read_jsonl
@@ -104,16 +105,21 @@ def test_an_adapter_learns_goes_on_and_is_evaluated(
     assert rules is not None and rules.max_turns == 3
     shown = ("--videos", "1", "--limit", "1", "--out", str(tmp_path / "eval"))
     assert run(monkeypatch, "eval", "--policy", last, *shown) == 0
-    message = run(monkeypatch, "train", "sft", "--adapter", adapter, "--lora-rank", "2",
-                  "--out", str(tmp_path / "both"))  # fmt: skip
-    assert "--lora-rank makes a new adapter" in str(message)
+    for wrong, expected in (
+        (("--model", model, "--adapter", adapter, "--lora-rank", "2"), "makes a new adapter"),
+        (("--model", adapter, "--lora-rank", "2"), "makes a new adapter"),
+        (("--lora-rank", "2"), "an adapter is for a model with a folder or a name"),
+        (("--adapter", adapter), "an adapter is for a model with a folder or a name"),
+    ):
+        message = run(monkeypatch, "train", "sft", *wrong, "--out", str(tmp_path / "wrong"))
+        assert expected in str(message)
+    assert not (tmp_path / "wrong").exists()
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("options", [("--lora-rank", "2"), ("--dtype", "bfloat16")])
-def test_the_tiny_model_goes_on_as_it_began(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, str]
+def test_half_precision_goes_on_as_it_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    options = ("--dtype", "bfloat16")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
     for folder in (whole, cut):
@@ -136,3 +142,51 @@ def test_settings_that_are_damaged_are_an_error_that_says_so(
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
         message = run(monkeypatch, "train", "grpo", "--out", str(tmp_path), "--resume")
         assert "config.json holds no settings of a run" in str(message)
+
+
+def test_resuming_takes_no_other_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "run")
+    learn = ("--steps", "2", "--batch-size", "2", "--out", folder)
+    assert run(monkeypatch, "train", "sft", *SMALL, *learn) == 0
+    go_on = ("--out", folder, "--resume")
+    message = run(monkeypatch, "train", "sft", *go_on, "--steps", "3", "--learning-rate", "0.1")
+    assert "--steps, --learning-rate would be another" in str(message)
+    message = run(monkeypatch, "train", "grpo", *go_on)
+    assert "holds a run of sft, not grpo" in str(message)
+    capsys.readouterr()
+    assert run(monkeypatch, "train", "sft", *go_on, "--steps", "2") == 0
+    printed = capsys.readouterr().out
+    assert "All 2 steps are done." in printed and "2/2" in printed
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert run(monkeypatch, "train", "sft", *go_on) == 0
+    assert "There is no checkpoint yet: the run begins again." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [("--save-every", "0"), ("--show-every", "0"),
+                                   ("--wandb-project", "p")])  # fmt: skip
+def test_a_setting_that_is_refused_leaves_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    learn = ("--steps", "1", "--videos", "1", "--batch-size", "2", "--out", str(tmp_path))
+    message = run(monkeypatch, "train", "sft", *learn, *wrong)
+    assert isinstance(message, str) and message.startswith("videoseek: ")
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_the_shipped_model_is_taught_and_asked_what_it_knows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn = ("--model", str(SHIPPED), "--steps", "1", "--batch-size", "8", "--videos", "2")
+    assert run(monkeypatch, "train", "sft", *learn, "--out", str(tmp_path / "sft")) == 0
+    (line,) = [line for _, line in read_jsonl(tmp_path / "sft" / "log.jsonl")]
+    assert line["loss"] < 0.5  # in its own words; in others it is above 7
+    shown = ("--videos", "2", "--out", str(tmp_path / "eval"))
+    assert run(monkeypatch, "eval", "--policy", f"hf:{SHIPPED}", *shown) == 0
+    episodes = [line for _, line in read_jsonl(tmp_path / "eval" / "episodes.jsonl")]
+    right = sum(line["reward"]["parts"]["acc"] for line in episodes)
+    assert len(episodes) == 24 and right >= 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agents.llm.tiny import TINY_PROMPTS, TinyConfig
+from agents.named_tasks import FROM_NOTHING
 from videoseek_env.budget import Budget, CropQuotas, Quota
 from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.session import SessionConfig
@@ -14,7 +15,7 @@ TOOL_KINDS: Final = (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL)
 QUADRANTS: Final = (*TOOL_KINDS, TaskKind.SINGLE_CLUE_DIRECT, TaskKind.MULTI_CLUE_DIRECT)
 
 NEEDLE_BUDGET: Final = Budget(
-    name="needle-tiny",
+    name=FROM_NOTHING,
     patch_px=16,
     overview=Quota(12, 12),
     crops=CropQuotas(coarse=Quota(2, 2), medium=Quota(3, 3), fine=Quota(4, 4)),

@@ -166,6 +166,15 @@ def test_the_checkpoint_of_another_run_is_refused(minute_video: Path, tmp_path: 
         restore(grpo(minute_video), tmp_path / "step-000009")
 
 
+def test_a_damaged_checkpoint_is_said_to_be_one(minute_video: Path, tmp_path: Path) -> None:
+    for name in ("state.json", "optimiser.safetensors"):
+        saved = save_checkpoint(sft(minute_video), tmp_path, step=1, keep=1)
+        text = (saved / name).read_bytes()
+        (saved / name).write_bytes(text[: len(text) // 2])
+        with pytest.raises(ConfigError, match="is damaged"):
+            restore(sft(minute_video), saved)
+
+
 def test_moments_of_other_parameters_are_refused(minute_video: Path, tmp_path: Path) -> None:
     learner = sft(minute_video)
     learner.update(0)

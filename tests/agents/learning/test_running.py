@@ -102,6 +102,48 @@ def test_a_run_logs_shows_and_saves(minute_video: Path, tmp_path: Path) -> None:
     assert again == last  # there was nothing left to do
 
 
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)],
+)
+def test_who_asks_a_run_to_stop_finds_its_last_step_saved(
+    minute_video: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    error: type[BaseException],
+    code: int | None,
+) -> None:
+    before, notes = signal.getsignal(number), Notes()
+    with pytest.raises(error) as stopped:
+        run(
+            sft(minute_video, steps=9),
+            RunConfig(folder=tmp_path, save_every=50),
+            accelerator=Accelerator(cpu=True),
+            trackers=lambda done: [notes],
+            show=lambda step, update: os.kill(os.getpid(), number) if step == 1 else None,
+        )
+    assert getattr(stopped.value, "code", None) == code
+    # The signal came as the second step was being shown, and ended the third.
+    assert names(tmp_path / "checkpoints") == ["step-000003"]
+    assert notes.steps == [0, 1, 2] and notes.is_finished
+    assert signal.getsignal(number) is before
+
+
+def test_who_asks_twice_need_not_wait(minute_video: Path, tmp_path: Path) -> None:
+    def insist(step: int, update: Update) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            sft(minute_video, steps=9),
+            RunConfig(folder=tmp_path),
+            accelerator=Accelerator(cpu=True),
+            show=insist,
+        )
+    assert latest_checkpoint(tmp_path) is None
+
+
 def test_a_save_that_fails_in_the_middle_is_made_up_for_by_the_next(
     minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
