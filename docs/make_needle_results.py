@@ -343,7 +343,11 @@ def page_of(runs: Mapping[str, Sequence[Run]], page: str) -> str:
     for block, arms in TABLES.items():
         names = {name: arm.name for name, arm in arms.items()}
         page = _with_tables(page, block, comparable(runs, names), names)
-    seeds = {f"seed {run.seed}": [run] for run in runs.get("sft", [])}
+    seeds = {
+        f"seed {run.seed}, {arm.name}": [run]
+        for name, arm in TABLES["learning"].items()
+        for run in runs.get(name, [])
+    }
     return _with_tables(page, "seeds", seeds, {name: name for name in seeds})
 
 
