@@ -17,7 +17,7 @@ from agents.policy import JointPolicy, Policy
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
 from videoseek_env.budget import get_budget
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_counts
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason
@@ -53,10 +53,7 @@ class RolloutConfig:
     are the episodes of its task that have not begun. None waits for ever."""
 
     def __post_init__(self) -> None:
-        if min(self.episodes_per_task, self.workers, self.batch_size) < 1:
-            raise ConfigError(
-                f"episodes_per_task, workers and batch_size must be at least 1, got {self}"
-            )
+        check_counts(self, "episodes_per_task", "workers", "batch_size")
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, got {self.seed}")
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:

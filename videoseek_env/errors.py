@@ -26,6 +26,18 @@ class ConfigError(VideoSeekError, ValueError):
     """A setting is outside its range."""
 
 
+def check_counts(config: object, *names: str) -> None:
+    """Refuse a configuration with a number below 1, by the name of its field.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not value >= 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+
+
 class DatasetError(VideoSeekError, ValueError):
     """A dataset is missing, or one of its records can't be read."""
 

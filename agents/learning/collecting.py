@@ -23,7 +23,7 @@ from agents.llm.hf_policy import HFPolicy, Role
 from agents.ongoing import MakeSession, OngoingEpisode
 from agents.rollout import RolloutConfig, play_episodes
 from rewards.reward import Reward, RewardFunction
-from videoseek_env.errors import ConfigError, VideoSeekError
+from videoseek_env.errors import ConfigError, VideoSeekError, check_counts
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
@@ -95,8 +95,7 @@ class CollectorConfig:
     failed; None waits for ever."""
 
     def __post_init__(self) -> None:
-        if min(self.questions, self.group_size, self.max_draws, self.workers, self.batch_size) < 1:
-            raise ConfigError(f"every number of episodes must be at least 1, got {self}")
+        check_counts(self, "questions", "group_size", "max_draws", "workers", "batch_size")
         if self.drop_uninformative and self.group_size == 1:
             raise ConfigError(
                 "rewards of a group of one are always alike: with drop_uninformative, group_size "

@@ -12,7 +12,7 @@ from agents.learning.collecting import CollectorConfig
 from agents.learning.losses import Normalise, Ratio
 from agents.learning.optimiser import OptimiserConfig
 from rewards.credit import CoverageShaping
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_counts
 
 
 def _variant(
@@ -78,13 +78,14 @@ class GRPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.minibatches, self.max_tokens) < 1 or not self.temperature > 0:
-            raise ConfigError(
-                "expected steps, minibatches and max_tokens of at least 1 and a temperature above "
-                f"0, got {self}"
-            )
+        check_counts(self, "steps", "minibatches", "max_tokens")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
         if not (0 < self.clip_low <= 1 and self.clip_high > 0):
-            raise ConfigError(f"expected clip_low in (0, 1] and clip_high above 0, got {self}")
+            raise ConfigError(
+                f"expected clip_low in (0, 1] and clip_high above 0, got {self.clip_low} and "
+                f"{self.clip_high}"
+            )
         if self.collector.group_size < 2:
             raise ConfigError(
                 "an episode is compared with its group: group_size must be at least 2"

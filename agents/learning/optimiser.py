@@ -48,7 +48,7 @@ class OptimiserConfig:
         if not (self.learning_rate > 0 and 0 <= self.warmup_share < 1 and self.max_grad_norm > 0):
             raise ConfigError(
                 "expected learning_rate and max_grad_norm above 0 and warmup_share in [0, 1), got "
-                f"{self}"
+                f"{self.learning_rate}, {self.max_grad_norm} and {self.warmup_share}"
             )
 
     def rate(self, step: int, total_steps: int) -> float:

@@ -32,7 +32,7 @@ from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_counts
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
@@ -78,13 +78,16 @@ class PPOConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.epochs, self.minibatches, self.max_tokens) < 1:
-            raise ConfigError(f"steps, epochs, minibatches, max_tokens: at least 1, got {self}")
+        check_counts(self, "steps", "epochs", "minibatches", "max_tokens")
         if not (0 < self.clip <= 1 and self.value_clip > 0):
-            raise ConfigError(f"expected clip in (0, 1] and value_clip above 0, got {self}")
+            raise ConfigError(
+                f"expected clip in (0, 1] and value_clip above 0, got {self.clip} and "
+                f"{self.value_clip}"
+            )
         if not (self.temperature > 0 and 0 < self.gamma <= 1 and 0 <= self.lam <= 1):
             raise ConfigError(
-                f"expected temperature > 0, gamma in (0, 1] and lam in [0, 1], got {self}"
+                "expected temperature > 0, gamma in (0, 1] and lam in [0, 1], got "
+                f"{self.temperature}, {self.gamma} and {self.lam}"
             )
 
 

@@ -18,7 +18,7 @@ from agents.learning.learner import Learner, Update
 from agents.learning.optimiser import NonFiniteLossError
 from agents.learning.stop_signal import StopSignal
 from agents.learning.tracking import Tracker
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import check_counts
 
 _logger = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ class RunConfig:
     """Checkpoints to leave."""
 
     def __post_init__(self) -> None:
-        if min(self.save_every, self.keep) < 1:
-            raise ConfigError(f"save_every and keep must be at least 1, got {self}")
+        check_counts(self, "save_every", "keep")
 
     @property
     def checkpoints(self) -> Path:

@@ -29,7 +29,7 @@ from agents.llm.context import TokenRole
 from agents.llm.decoupling import Scope, TaskDecoupling
 from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
-from videoseek_env.errors import ConfigError, DatasetError
+from videoseek_env.errors import ConfigError, DatasetError, check_counts
 
 _logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class SFTConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.max_tokens, self.max_context_tokens) < 1:
-            raise ConfigError(f"every number of steps and tokens must be at least 1, got {self}")
+        check_counts(self, "steps", "batch_size", "max_tokens", "max_context_tokens")
 
 
 class SFTLearner:

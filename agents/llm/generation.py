@@ -15,7 +15,7 @@ from agents.llm.model import VisionLanguageModel
 from agents.llm.prefill import Row, clip_numbers, mask_for, prefill
 from agents.llm.roles import RoleScanner, TokenRole
 from agents.llm.vocabulary import TextStream, Vocabulary
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_counts
 from videoseek_env.video.clip import Clip
 
 REPLY_ROOM = 64
@@ -38,9 +38,11 @@ class Sampling:
     """A reply is cut after so many tokens."""
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.max_tokens >= 1):
+        check_counts(self, "max_tokens")
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1):
             raise ConfigError(
-                f"expected temperature >= 0, top_p in (0, 1] and max_tokens >= 1, got {self}"
+                f"expected temperature >= 0 and top_p in (0, 1], got {self.temperature} and "
+                f"{self.top_p}"
             )
 
 
