@@ -182,7 +182,7 @@ def summary_table(rows: Sequence[PolicySummary]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.policy,
+            _short(row.policy),
             _percent(row.accuracy),
             f"{row.reward.mean:.2f}",
             *(f"{row.parts[name].mean:.2f}" for name in parts),
@@ -191,6 +191,12 @@ def summary_table(rows: Sequence[PolicySummary]) -> Table:
             f"{row.seconds.mean:.2f}",
         )
     return table
+
+
+def _short(policy: str) -> str:
+    """A policy's name, a folder by its last two parts."""
+    kind, colon, name = policy.partition(":")
+    return f"{kind}{colon}{Path(*Path(name).parts[-2:])}" if colon else policy
 
 
 def _percent(estimate: Estimate) -> str:

@@ -315,5 +315,5 @@ def test_the_edges_of_the_unit_interval_draw_allowed_tokens(uniform: float) -> N
     "options", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_tokens": 0}]
 )
 def test_sampling_out_of_range_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="expected temperature|max_tokens must be at least 1"):
+    with pytest.raises(ConfigError, match=r"expected temperature|max_tokens must be at least 1"):
         Sampling(**options)  # type: ignore[arg-type]
