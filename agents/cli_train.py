@@ -123,7 +123,7 @@ class PPO(RolloutOptions):
     """How often they are gone through."""
     minibatches: int = 4
     """Optimiser steps of each time."""
-    lam: float = 0.95
+    lam: float = 1.0
     """Trade of bias for variance in advantages: 0 trusts the values, 1 the rewards."""
 
 

@@ -100,25 +100,30 @@ def turn_credit(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
     return _grpo_learner(model, replace(GRPO_SETTINGS, seed=seed, turn_credit=True), way, None)
 
 
-def ppo(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
+def ppo(lam: float) -> MakeLearner:
     """PPO with as many episodes a step as GRPO."""
     groups = GRPO_SETTINGS.collector
     episodes = groups.questions * groups.group_size
-    config = PPOConfig(
-        steps=GRPO_SETTINGS.steps,
-        collector=CollectorConfig(questions=episodes, group_size=1, drop_uninformative=False),
-        optimiser=GRPO_SETTINGS.optimiser,
-        minibatches=1,
-        seed=seed,
-    )
-    return PPOLearner(
-        model,
-        train_tasks(),
-        config,
-        session=way.rules,
-        reward=TrajectoryGuidedReward(),
-        cache=CACHE,
-    )
+
+    def make(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
+        config = PPOConfig(
+            steps=GRPO_SETTINGS.steps,
+            collector=CollectorConfig(questions=episodes, group_size=1, drop_uninformative=False),
+            optimiser=GRPO_SETTINGS.optimiser,
+            minibatches=1,
+            lam=lam,
+            seed=seed,
+        )
+        return PPOLearner(
+            model,
+            train_tasks(),
+            config,
+            session=way.rules,
+            reward=TrajectoryGuidedReward(),
+            cache=CACHE,
+        )
+
+    return make
 
 
 def _grpo_learner(
@@ -192,7 +197,8 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "variant-dr_grpo": Arm("Dr.GRPO", GUESSING_SFT, grpo(variant="dr_grpo")),
         "variant-gspo": Arm("GSPO", GUESSING_SFT, grpo(variant="gspo")),
         "turn-credit": Arm("DAPO with credit by turns", GUESSING_SFT, turn_credit),
-        "ppo": Arm("PPO", GUESSING_SFT, ppo),
+        "ppo": Arm("PPO", GUESSING_SFT, ppo(1.0)),
+        "ppo-0.95": Arm("PPO, lambda 0.95", GUESSING_SFT, ppo(0.95)),
     },
 }
 """The page's tables, each with its arms."""

@@ -190,4 +190,4 @@ def test_the_shipped_model_is_taught_and_asked_what_it_knows(
     episodes = [line for _, line in read_jsonl(tmp_path / "eval" / "episodes.jsonl")]
     right = sum(line["reward"]["parts"]["acc"] for line in episodes)
     assert len(episodes) == 24 and right >= 12
-    assert "hf:checkpoints/needle-sft" in capsys.readouterr().out
+    assert "/needle-sft" in capsys.readouterr().out
