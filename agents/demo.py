@@ -69,7 +69,7 @@ def run_demo(config: Demo) -> int:
     """
     console = _prepared()
     if not config.resume:
-        for part in ("grpo", "episodes.jsonl", "report.html"):
+        for part in ("grpo", "settings.json", "episodes.jsonl", "report.html"):
             _remove(config.out / part)
     collector = replace(GRPO_SETTINGS.collector, questions=config.questions)
     settings = replace(GRPO_SETTINGS, steps=config.steps, collector=collector, seed=config.seed)

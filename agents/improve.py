@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -26,6 +26,7 @@ from agents.report import summarise, write_report
 from agents.report.curves import draw_curves, read_log
 from agents.rollout import RolloutConfig
 from agents.session_rules import write_rules
+from agents.settings_file import claim
 from rewards.trajectory_guided import TrajectoryGuidedReward
 from videoseek_env.budget import get_budget
 from videoseek_env.session import SessionConfig
@@ -61,8 +62,13 @@ def improve(plan: Improvement, console: Console) -> list[Episode]:
 
     Returns:
         The episodes of the comparison: of the model before and after, greedy and sampled.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration.
     """
     began = time.perf_counter()
+    sizes = {"train_tasks": len(plan.train), "test_tasks": len(plan.test)}
+    claim(plan.out / "settings.json", {**asdict(plan.config), **sizes})
     path = plan.out / "episodes.jsonl"
     console.rule("Before")
     episodes = _compare(plan, plan.start, "SFT", path, console)

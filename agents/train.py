@@ -39,6 +39,7 @@ from agents.named_reward import load_reward
 from agents.named_tasks import are_from_nothing, tasks_for
 from agents.rollout import RolloutConfig, rollout
 from agents.session_rules import first_rules, write_rules
+from agents.settings_file import write_settings
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
@@ -83,7 +84,7 @@ def run_train(options: TrainOptions) -> int:
             tensorboard=options.tensorboard,
             wandb_project=options.wandb_project,
         )
-        _write_settings(options.out / "config.json", settings)  # from here on it is a run
+        write_settings(options.out / "config.json", settings)  # from here on it is a run
         return made
 
     done = 0 if checkpoint is None else step_of(checkpoint)
@@ -227,13 +228,6 @@ def _check_resumed(asked: TrainOptions, settled: TrainOptions) -> None:
 
 def _method(options: TrainOptions) -> str:
     return type(options).__name__.lower()
-
-
-def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """At once: a run without its settings could not be resumed."""
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    draft.replace(path)
 
 
 def _is_path(name: str) -> bool:

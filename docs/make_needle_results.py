@@ -2,9 +2,10 @@
 
 Run with `python docs/make_needle_results.py`; it needs the extras agents and plots. A run is an arm
 and a seed: one file in docs/data/needle, trained only if that is missing. So the script goes on
-where it was stopped, `--seeds 0 1 2` adds seeds, and processes with other `--arms` work side by
-side. The arms of a seed share its first stages and what they have in common of the later ones, kept
-under --work; they differ in what is compared.
+where it was stopped, and `--seeds 0 1 2` adds seeds. The arms of a seed share its first stages and
+what they have in common of the later ones, kept under --work; they differ in what is compared. Once
+these are there, processes with other `--arms` work side by side; the page is then written by a call
+without any. `--time` plays the ways side by side, on a quiet machine, for their seconds.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 from make_reward_tables import replaced
 from needle_results import (
     QUADRANTS,
+    SECONDS,
     TOOL_KINDS,
     Quadrant,
     Run,
@@ -27,12 +30,14 @@ from needle_results import (
     accuracy_table,
     comparable,
     read_runs,
+    read_seconds,
     run_path,
+    seconds_table,
     seeking_table,
+    write_seconds,
 )
 
 from agents.demo import GRPO_SETTINGS, test_tasks, train_tasks
-from agents.episode import Episode
 from agents.learning.collecting import CollectorConfig
 from agents.learning.from_nothing.playing import demonstrate, learn_to_play
 from agents.learning.from_nothing.train import (
@@ -51,14 +56,29 @@ from agents.llm.decoupling import Scope, TaskDecoupling
 from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
 from agents.llm.model import VisionLanguageModel
+from agents.ongoing import Session
 from agents.rollout import RolloutConfig, rollout
-from rewards import Accuracy, Format, Grounding, RewardFunction, TrajectoryGuidedReward, WeightedSum
+from envs.decoupled import DecoupledSession
+from rewards import (
+    Accuracy,
+    Format,
+    Grounding,
+    Reward,
+    RewardFunction,
+    TrajectoryGuidedReward,
+    WeightedSum,
+)
+from videoseek_env.action import Malformed
 from videoseek_env.budget import get_budget
 from videoseek_env.datasets.needle import load_needle
-from videoseek_env.video import ClipCache
+from videoseek_env.session import SessionConfig
+from videoseek_env.task import VideoTask
+from videoseek_env.trajectory import Trajectory
+from videoseek_env.video import ClipCache, VideoReader
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 TEST_VIDEOS = 80
+TIMED_VIDEOS, TIMED_ROUNDS = 20, 3
 CACHE = ClipCache(2**30)
 
 MakeLearner = Callable[[VisionLanguageModel, int, Way], Learner]
@@ -101,7 +121,7 @@ def turn_credit(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
 
 
 def ppo(lam: float) -> MakeLearner:
-    """PPO with as many episodes a step as GRPO."""
+    """PPO that learns from as many episodes a step as GRPO, which plays more and drops some."""
     groups = GRPO_SETTINGS.collector
     episodes = groups.questions * groups.group_size
 
@@ -209,16 +229,21 @@ def main() -> None:
     arms = {name: arm for table in TABLES.values() for name, arm in table.items()}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = f"some of {', '.join(arms)}; all by default"
-    parser.add_argument("--arms", nargs="*", choices=arms, metavar="ARM", default=arms, help=names)
+    parser.add_argument("--arms", nargs="*", choices=arms, metavar="ARM", help=names)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/needle"), help="stages and models")
+    parser.add_argument("--time", action="store_true", help="time the ways; nothing else is run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in arguments.seeds:
-        for name in arguments.arms:
-            if not run_path(name, seed).exists():
-                run_arm(name, arms[name], seed, arguments.work)
-    write_page()
+    if arguments.time:
+        write_seconds(time_ways(arguments.seeds, arguments.work))
+    else:
+        for seed in arguments.seeds:
+            for name in arguments.arms or arms:
+                if not run_path(name, seed).exists():
+                    run_arm(name, arms[name], seed, arguments.work)
+    if not arguments.arms:
+        write_page()
 
 
 def run_arm(name: str, arm: Arm, seed: int, work: Path) -> None:
@@ -275,26 +300,8 @@ def compare(
     cpu_seconds: float,
 ) -> Run:
     """Play the held-out questions, greedily and sampled."""
-    model.network.eval()
-    rules = replace(model.counting(way.rules), force_answer=True)
-    longest = get_budget(rules.budget).max_reply_tokens + 1
     tasks = test_tasks(TEST_VIDEOS, split="final")  # no episode of these is read for mending
-    played: list[list[Episode]] = []
-    seconds = []
-    for temperature in (0.0, 1.0):
-        sampling = Sampling(temperature=temperature, max_tokens=longest)
-        began = time.process_time()
-        episodes = rollout(
-            HFPolicy.factory(model, sampling=sampling),
-            tasks,
-            RolloutConfig(seed=seed, workers=2, batch_size=64),
-            session=rules,
-            cache=ClipCache(2**29),  # every arm decodes all that it sees
-            make_session=way.make_session,
-        )
-        played.append(list(episodes))
-        seconds.append((time.process_time() - began) / len(tasks))
-    greedy, sampled = played
+    greedy, sampled = (play(model, way, tasks, seed, heat) for heat in (0.0, 1.0))
     return Run(
         arm=arm,
         seed=seed,
@@ -306,14 +313,69 @@ def compare(
             )
             for kind in QUADRANTS
         },
-        invalid=fmean(map(is_invalid, greedy)),
-        sampled_invalid=fmean(map(is_invalid, sampled)),
-        seconds=seconds[0],
+        invalid=fmean(one.is_invalid for one in greedy),
+        sampled_invalid=fmean(one.is_invalid for one in sampled),
         cpu_seconds=cpu_seconds,
     )
 
 
-def quadrant(greedy: Sequence[Episode], sampled: Sequence[Episode]) -> Quadrant:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """An episode, and what came of all of its roles."""
+
+    trajectory: Trajectory
+    reward: Reward
+    visual_tokens: int
+    """That were read, by each role that read them."""
+    is_invalid: bool
+    """Whether a reply was malformed, or none was an answer."""
+
+
+def play(
+    model: VisionLanguageModel, way: Way, tasks: Sequence[VideoTask], seed: int, temperature: float
+) -> list[Played]:
+    """Let a model play some questions; it decodes all that it sees."""
+    model.network.eval()
+    rules = replace(model.counting(way.rules), force_answer=True)
+    longest = get_budget(rules.budget).max_reply_tokens + 1
+    sessions: list[Session] = []
+
+    def make_session(
+        task: VideoTask, reader: VideoReader, config: SessionConfig, /, *, cache: ClipCache
+    ) -> Session:
+        sessions.append(way.make_session(task, reader, config, cache=cache))
+        return sessions[-1]
+
+    for episode in rollout(
+        HFPolicy.factory(model, sampling=Sampling(temperature=temperature, max_tokens=longest)),
+        tasks,
+        RolloutConfig(seed=seed, workers=2, batch_size=64),
+        session=rules,
+        cache=ClipCache(2**29),
+        make_session=make_session,
+    ):
+        if episode.error is not None:
+            raise RuntimeError(episode.error)
+    return [played_in(session) for session in sessions]
+
+
+def played_in(session: Session) -> Played:
+    """What was played in a session."""
+    roles: list[Any] = [session]
+    if isinstance(session, DecoupledSession):
+        roles = list(session.game.sessions.values())
+    trajectory = session.trajectory
+    turns = [turn for role in roles for turn in role.trajectory.turns]
+    return Played(
+        trajectory=trajectory,
+        reward=TrajectoryGuidedReward()(trajectory),
+        visual_tokens=sum(role.visual_tokens for role in roles),
+        is_invalid=any(isinstance(turn.action, Malformed) for turn in turns)
+        or trajectory.answer is None,
+    )
+
+
+def quadrant(greedy: Sequence[Played], sampled: Sequence[Played]) -> Quadrant:
     """The means of one kind of question."""
     grounded = [one.reward.parts["iou"] for one in greedy if one.trajectory.task.kind in TOOL_KINDS]
     return Quadrant(
@@ -324,19 +386,36 @@ def quadrant(greedy: Sequence[Episode], sampled: Sequence[Episode]) -> Quadrant:
         sampled_reward=spread(sampled),
         calls=fmean(len(one.trajectory.crops) for one in greedy),
         iou=fmean(grounded) if grounded else None,
-        visual_tokens=fmean(one.trajectory.visual_tokens for one in greedy),
+        visual_tokens=fmean(one.visual_tokens for one in greedy),
     )
 
 
-def spread(episodes: Sequence[Episode]) -> Spread:
+def spread(episodes: Sequence[Played]) -> Spread:
     """Of rewards."""
     rewards = [one.reward.value for one in episodes]
     return Spread(fmean(rewards), stdev(rewards))
 
 
-def is_invalid(episode: Episode) -> bool:
-    """Whether a reply was malformed, or none was an answer."""
-    return episode.reward.parts["format"] < 1 or episode.trajectory.answer is None
+def time_ways(seeds: Sequence[int], work: Path) -> dict[str, list[float]]:
+    """Processor seconds a question of each way, after SFT: one figure a seed and round."""
+    ways = ("single-turn-sft", "decoupled-sft", "sft")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    tasks = test_tasks(TIMED_VIDEOS, split="final")
+    for seed in seeds:
+        stages = {name: TABLES["ways"][name].demonstrated for name in ways}
+        models = {
+            name: VisionLanguageModel.from_pretrained(
+                learn_demonstrations(stage, seed, work), dtype="float32"
+            )
+            for name, stage in stages.items()
+        }
+        for number in range(TIMED_ROUNDS + 1):
+            for name, model in models.items():
+                began = time.process_time()
+                play(model, stages[name].way, tasks, seed, 0.0)
+                if number:  # the first round warms up
+                    seconds[name].append((time.process_time() - began) / len(tasks))
+    return seconds
 
 
 def write_page() -> None:
@@ -346,8 +425,10 @@ def write_page() -> None:
 
 def page_of(runs: Mapping[str, Sequence[Run]], page: str) -> str:
     """The page with the tables that runs make."""
-    for block, arms in TABLES.items():
-        names = {name: arm.name for name, arm in arms.items()}
+    if SECONDS.exists():
+        page = replaced(page, "seconds", f"\n{seconds_table(read_seconds(), _names('ways'))}\n")
+    for block in TABLES:
+        names = _names(block)
         page = _with_tables(page, block, comparable(runs, names), names)
     seeds = {
         f"seed {run.seed}, {arm.name}": [run]
@@ -355,6 +436,10 @@ def page_of(runs: Mapping[str, Sequence[Run]], page: str) -> str:
         for run in runs.get(name, [])
     }
     return _with_tables(page, "seeds", seeds, {name: name for name in seeds})
+
+
+def _names(block: str) -> dict[str, str]:
+    return {name: arm.name for name, arm in TABLES[block].items()}
 
 
 def _with_tables(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
 from discrete_results import STUDENT_T
@@ -16,6 +16,7 @@ from agents.report.summary import wilson_estimate
 from videoseek_env.task import TaskKind
 
 DATA = Path(__file__).parent / "data" / "needle"
+SECONDS = DATA.with_name("needle_seconds.json")
 QUADRANTS = {
     TaskKind.SINGLE_CLUE_TOOL: "one clue, tool",
     TaskKind.MULTI_CLUE_TOOL: "several clues, tool",
@@ -58,16 +59,14 @@ class Run:
     arm: str
     seed: int
     steps: int
-    """Updates that the arm adds to what its seed's arms share."""
+    """Updates of reinforcement learning."""
     quadrants: Mapping[str, Quadrant]
     """By `TaskKind`."""
     invalid: float
     """Share of greedy episodes that did not end with an answer, or held a malformed reply."""
     sampled_invalid: float
-    seconds: float
-    """Processor time of a greedy question, decoding included, 64 of them played at once."""
     cpu_seconds: float
-    """Processor time of the arm's own training."""
+    """Processor time of these updates."""
 
     def write(self, folder: Path = DATA) -> None:
         """Keep it; a run that was stopped half-way leaves no file."""
@@ -99,22 +98,42 @@ def _quadrant(fields: dict[str, Any]) -> Quadrant:
 
 
 def reward_interval(runs: Sequence[Run], measure: Callable[[Quadrant], Spread]) -> str:
-    """The mean reward of tool questions with its 95 % interval, over the questions of all runs."""
-    parts = [run.quadrants[kind] for run in runs for kind in TOOL_KINDS]
-    total = sum(one.questions for one in parts)
-    centre = sum(measure(one).mean * one.questions for one in parts) / total
-    square = sum(
-        (measure(one).std ** 2 + (measure(one).mean - centre) ** 2) * one.questions for one in parts
-    )
-    half = _Z * math.sqrt(square / total / total)
+    """The mean reward of tool questions with its 95 % interval: over seeds, or one's questions."""
+    pooled = [_pooled([(run.quadrants[kind], measure) for kind in TOOL_KINDS]) for run in runs]
+    means = [one.mean for one in pooled]
+    centre = mean(means)
+    if len(means) > 1:
+        half = _student_half(means)
+    else:
+        half = _Z * pooled[0].std / math.sqrt(pooled[0].questions)
     return f"{centre:.2f} [{centre - half:.2f}, {centre + half:.2f}]"
+
+
+class _Pooled(NamedTuple):
+    questions: int
+    mean: float
+    std: float
+
+
+def _pooled(parts: Sequence[tuple[Quadrant, Callable[[Quadrant], Spread]]]) -> _Pooled:
+    """The mean and standard deviation over the questions of several quadrants."""
+    spreads = [(one.questions, measure(one)) for one, measure in parts]
+    total = sum(count for count, _ in spreads)
+    centre = sum(count * one.mean for count, one in spreads) / total
+    square = sum(count * (one.std**2 + (one.mean - centre) ** 2) for count, one in spreads)
+    return _Pooled(total, centre, math.sqrt(square / total))
+
+
+def _student_half(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over seeds."""
+    return STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
 
 
 def interval(values: Sequence[float], questions: int) -> str:
     """A mean in percent with its 95 % interval: over seeds if there are several, else Wilson's."""
     centre = mean(values)
     if len(values) > 1:
-        half = STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+        half = _student_half(values)
         low, high = centre - half, centre + half
     else:
         estimate = wilson_estimate(round(centre * questions), questions)
@@ -159,7 +178,7 @@ def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -
 def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
     """What arms look at to be so often right, greedy: one line an arm that has runs."""
     heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
-    heads += ["IoU: one clue", "IoU: several", "visual tokens", "ms a question", "minutes of RL"]
+    heads += ["IoU: one clue", "IoU: several", "visual tokens", "minutes of RL"]
 
     def cells(some: Sequence[Run]) -> list[str]:
         def of(kind: TaskKind, measure: Callable[[Quadrant], float | None]) -> str:
@@ -174,11 +193,31 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
             of(TaskKind.SINGLE_CLUE_TOOL, lambda one: one.iou),
             of(TaskKind.MULTI_CLUE_TOOL, lambda one: one.iou),
             f"{mean(overall(run, lambda one: one.visual_tokens) for run in some):.0f}",
-            f"{1000 * mean(run.seconds for run in some):.0f}",
             f"{mean(run.cpu_seconds for run in some) / 60:.0f}",
         ]
 
     return _table(heads, runs, arms, cells)
+
+
+def write_seconds(seconds: Mapping[str, Sequence[float]]) -> None:
+    """Keep the processor seconds a question of some arms."""
+    SECONDS.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+
+
+def read_seconds() -> dict[str, list[float]]:
+    """Processor seconds a question of some arms, by seed and round; the last arm is the peer."""
+    seconds: dict[str, list[float]] = json.loads(SECONDS.read_text(encoding="utf-8"))
+    return seconds
+
+
+def seconds_table(seconds: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> str:
+    """Medians, and ratios to the last arm within a round."""
+    *_, peer = seconds.values()
+    lines = ["| arm | ms a question | of the native way's |", "|---|---|---|"]
+    for arm, values in seconds.items():
+        ratio = median(one / other for one, other in zip(values, peer, strict=True))
+        lines.append(f"| {names[arm]} | {1000 * median(values):.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
 
 
 def _table(

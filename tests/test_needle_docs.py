@@ -10,6 +10,11 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is an extra")
 
+from envs.decoupled import DecoupledSession
+from tests.sample_trajectories import answer_reply, crop_reply, make_task
+from videoseek_env.session import SessionConfig
+from videoseek_env.video import ClipCache, open_video
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "RESULTS.md").read_text(encoding="utf-8")
 
@@ -44,7 +49,6 @@ def run(script: Any, seed: int, accuracy: float, **fields: Any) -> Any:
             "quadrants": dict.fromkeys(script.QUADRANTS, quadrant),
             "invalid": 0.01,
             "sampled_invalid": 0.02,
-            "seconds": 0.1,
             "cpu_seconds": 600.0,
             **fields,
         }
@@ -115,4 +119,40 @@ def test_rewards_have_an_interval_over_the_tool_questions(script: Any) -> None:
     line = script.seeking_table({"arm": [run(script, 0, 0.5)]}, {"arm": "An arm"}).splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:4] == ["An arm", "2.00 [1.86, 2.14]", "1.00 [0.93, 1.07]", "1.50"]
-    assert cells[-5:] == ["", "", "16", "100", "10"]
+    assert cells[-4:] == ["", "", "16", "10"]
+
+
+# Means of 1.9 and 2.1: s = 0.1414, t of one degree 12.706, 12.706 * 0.1414 / sqrt(2) = 1.27.
+def test_rewards_of_several_seeds_have_an_interval_over_these(script: Any) -> None:
+    runs = []
+    for seed, value in enumerate((1.9, 2.1)):
+        one = run(script, seed, 0.5)
+        changed = {
+            kind: dataclasses.replace(part, reward=script.Spread(value, 1.0))
+            for kind, part in one.quadrants.items()
+        }
+        runs.append(dataclasses.replace(one, quadrants=changed))
+    line = script.seeking_table({"arm": runs}, {"arm": "An arm"}).splitlines()[-1]
+    assert line.split(" | ")[1] == "2.00 [0.73, 3.27]"
+
+
+def test_seconds_are_medians_and_ratios_within_a_round(script: Any) -> None:
+    seconds = {"a": [0.02, 0.05, 0.04], "b": [0.01, 0.02, 0.04]}
+    lines = script.seconds_table(seconds, {"a": "A", "b": "B"}).splitlines()
+    assert lines[2:] == ["| A | 40 | 2.00 |", "| B | 20 | 1.00 |"]
+
+
+def test_what_all_roles_read_and_wrote_is_counted(script: Any, minute_video: Path) -> None:
+    task = dataclasses.replace(make_task(), video=str(minute_video))
+    session = DecoupledSession(
+        task, open_video(minute_video), SessionConfig(budget="tiny"), cache=ClipCache(2**24)
+    )
+    session.start()
+    session.reply(crop_reply(10, 20))
+    assert session.reply("no tag") is not None  # hands over
+    assert session.reply(answer_reply("B")) is None
+    played = script.played_in(session)
+    roles = session.game.sessions.values()
+    assert played.visual_tokens == sum(role.visual_tokens for role in roles)
+    assert played.visual_tokens > played.trajectory.visual_tokens
+    assert played.is_invalid and played.reward.parts["format"] == 1

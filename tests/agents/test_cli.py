@@ -46,6 +46,20 @@ def test_the_demo_compares_a_model_before_and_after_it_learned(
     assert "Learning" in page and "data:image/svg+xml;base64," in page
 
 
+def test_the_demo_goes_on_with_the_same_settings_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="models are an extra")
+    small = ("--steps", "1", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
+    go_on = ("--out", str(tmp_path), "--resume")
+    assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
+    before = (tmp_path / "episodes.jsonl").read_bytes()
+    assert run(monkeypatch, "demo", *small, *go_on) == 0
+    assert (tmp_path / "episodes.jsonl").read_bytes() == before  # nothing was left to do
+    message = run(monkeypatch, "demo", *small, *go_on, "--seed", "5")
+    assert "holds a run of another configuration" in str(message)
+
+
 def test_a_person_plays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

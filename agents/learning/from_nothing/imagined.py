@@ -82,8 +82,8 @@ def imagine(
     for index in itertools.count():
         for task in plan_video_tasks(config, index):
             is_drill, video = rng.random() < drill_probability, PlannedVideo(task, config)
-            seed = int(rng.integers(2**31))
+            episode = int(rng.integers(2**31))
             if is_drill:
-                yield stage.drill(task, video, seed=seed)
+                yield stage.drill(task, video, seed=episode)
             else:
-                yield from stage.demonstrate(task, video, seed=seed)
+                yield from stage.demonstrate(task, video, seed=episode)

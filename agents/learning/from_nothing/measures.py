@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from string import ascii_uppercase
 
 import torch
@@ -51,5 +52,5 @@ class TokenClasses:
         }
 
 
-def _ids(vocabulary: Vocabulary, texts: object) -> Tensor:
-    return torch.tensor([vocabulary.encode(text)[0] for text in texts])  # type: ignore[attr-defined]
+def _ids(vocabulary: Vocabulary, texts: Iterable[str]) -> Tensor:
+    return torch.tensor([vocabulary.encode(text)[0] for text in texts])

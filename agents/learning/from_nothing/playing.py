@@ -1,4 +1,4 @@
-"""The last stage: everything learns from demonstrations in real videos."""
+"""The last stages: everything learns from demonstrations in real videos."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from agents.learning.from_nothing.ways import GUESSING, NATIVE, Way
 from agents.llm.model import VisionLanguageModel
 from agents.llm.tiny import save_tiny, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
+from agents.settings_file import claim
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.errors import ConfigError
@@ -115,7 +115,7 @@ def train_from_nothing(
         OSError: If the folder can't be written.
     """
     folder = Path(output_folder).expanduser().resolve()
-    _claim(folder, config)
+    claim(folder / "config.json", dataclasses.asdict(config))
     run = _Run(folder, config)
     checkpoint = folder / "0-new"
     if not checkpoint.exists():
@@ -129,18 +129,6 @@ def train_from_nothing(
             teach(run, model, log)
             _save(model, checkpoint)
     return checkpoint
-
-
-def _claim(folder: Path, config: FromNothingConfig) -> None:
-    """Write the configuration, or compare it with the one that is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, fields = folder / "config.json", dataclasses.asdict(config)
-    if not path.exists():
-        draft = path.with_name(f".{path.name}")
-        draft.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    elif json.loads(path.read_text(encoding="utf-8")) != fields:
-        raise ConfigError(f"{folder} holds a run of another configuration; choose another folder")
 
 
 def _new_model(config: FromNothingConfig) -> VisionLanguageModel:

@@ -1,0 +1,38 @@
+"""Settings beside what was made by them, so that nothing goes on by others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from videoseek_env.errors import ConfigError
+
+
+def write_settings(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write settings as JSON, at once: whoever is killed meanwhile leaves the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def claim(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write settings, or compare them with those that are there.
+
+    Raises:
+        ConfigError: If others are there.
+        OSError: If they can't be written.
+    """
+    if not path.exists():
+        write_settings(path, fields)
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} holds no settings: {error}") from error
+    if known != json.loads(json.dumps(fields)):
+        raise ConfigError(
+            f"{path.parent} holds a run of another configuration; choose another folder"
+        )
