@@ -78,7 +78,7 @@ from videoseek_env.video import ClipCache, VideoReader
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 TEST_VIDEOS = 80
-TIMED_VIDEOS, TIMED_ROUNDS = 20, 3
+TIMED_VIDEOS, TIMED_ROUNDS = 10, 2
 CACHE = ClipCache(2**30)
 
 MakeLearner = Callable[[VisionLanguageModel, int, Way], Learner]

@@ -330,7 +330,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
     ("fields", "match"),
     [
         ({"steps": 0}, "at least 1"),
-        ({"temperature": 0.0}, "temperature above 0"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
         ({"clip_low": 0.0}, "clip_low in"),
         ({"shaping": CoverageShaping()}, "needs turn_credit"),
         ({"collector": dataclasses.replace(COLLECTOR, group_size=1, drop_uninformative=False)},
