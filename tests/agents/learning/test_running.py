@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 
 from agents.learning.learner import Update
@@ -32,7 +33,11 @@ def steps_of(log: Path) -> list[int]:
 def start(kind: str, video: Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, training_script.__file__, "resume", kind, video, folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums are rounded alike
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
