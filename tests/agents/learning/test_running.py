@@ -1,3 +1,4 @@
+import filecmp
 import json
 import os
 import signal
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from accelerate import Accelerator
 
 from agents.learning.learner import Update
@@ -33,11 +33,7 @@ def steps_of(log: Path) -> list[int]:
 def start(kind: str, video: Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, training_script.__file__, "resume", kind, video, folder],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[3]),
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums are rounded alike
-        },
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -55,18 +51,15 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
                 break
     assert process.returncode == -signal.SIGKILL
     saved = latest_checkpoint(killed)
-    assert saved is not None and saved.name in ("step-000002", "step-000003")
+    assert saved is not None and "step-000002" <= saved.name < "step-000006"
     go_on("ppo", minute_video, killed)
     learner = go_on("ppo", minute_video, whole)
     for folder in (killed, whole):
         assert steps_of(folder / "log.jsonl") == [0, 1, 2, 3, 4, 5]
         assert names(folder / "checkpoints") == ["step-000004", "step-000005", "step-000006"]
     for name in ("model/model.safetensors", "optimiser.safetensors", "value_head.safetensors"):
-        one, other = (
-            (folder / "checkpoints" / "step-000006" / name).read_bytes()
-            for folder in (killed, whole)
-        )
-        assert one == other, name
+        files = (folder / "checkpoints" / "step-000006" / name for folder in (killed, whole))
+        assert filecmp.cmp(*files, shallow=False), name
     model = VisionLanguageModel.from_pretrained(whole / "checkpoints" / "step-000006" / "model")
     assert are_equal(parameters(model.network), parameters(learner.model.network))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from agents.learning.from_nothing.copying import MOST_BEFORE, PERIODS, Copying
 from agents.learning.from_nothing.optimise import optimise
@@ -63,7 +62,6 @@ def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
 
 
 def test_planted_heads_let_copying_be_learned_in_a_hundred_steps() -> None:
-    torch.set_num_threads(1)
     model = small_model()
     plant_previous_token_heads(model, (1, 2))
     stage = Copying(model, IDS, rows=24, length=32, seed=0)

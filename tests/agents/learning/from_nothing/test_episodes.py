@@ -79,7 +79,6 @@ def test_a_clip_of_an_odd_length_ends_with_its_last_frame_twice() -> None:
 
 
 def test_a_few_steps_lower_the_loss() -> None:
-    torch.set_num_threads(1)
     model = small_model()
     stage = Demonstrations(model, imagined_examples(), sight=imagined_sight, tokens=1500, seed=0)
     lines: list[float] = []

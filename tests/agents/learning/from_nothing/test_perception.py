@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from agents.learning.from_nothing.examples import Example
 from agents.learning.from_nothing.optimise import optimise
@@ -48,7 +47,6 @@ def test_the_frames_of_a_pair_move_together_by_at_most_so_many_pixels() -> None:
 
 
 def test_the_tower_learns_to_name_two_colours() -> None:
-    torch.set_num_threads(1)
     model = small_model()
     stage = Pairs(model, plain_examples(), pairs=16, seed=0)
     lines: list[dict[str, float]] = []
