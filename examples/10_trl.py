@@ -3,16 +3,16 @@
 A tiny model first has to be shown what a tool call looks like. A real one needs no lesson, template
 or processor: give its name, and a `max_completion_length` that holds the frames of all crops.
 
-Run: python examples/10_trl.py [steps]
+Run: python examples/10_trl.py --steps 20
 """
 
-import sys
 import tempfile
 import warnings
 from dataclasses import replace
 from typing import Any
 
 import torch
+import tyro
 from transformers import AutoProcessor, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.chat_template_utils import qwen3_template
@@ -70,11 +70,10 @@ def teach(model: Any, processor: Any, lessons: list[Any]) -> None:
         optimizer.zero_grad()
 
 
-def main() -> None:
-    """Train, and print the mean reward of each step."""
+def main(steps: int = 2) -> None:
+    """Train by GRPO with TRL, and print the mean reward of each step."""
     warnings.simplefilter("ignore")  # TRL calls environments experimental
     torch.set_num_threads(1)
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     tasks = load_tasks("needle", budget="tiny")[:4]
     make = environment_factory(tasks, config=SessionConfig(budget=BUDGET, prompts=TINY_PROMPTS))
     with tempfile.TemporaryDirectory() as folder:
@@ -96,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
