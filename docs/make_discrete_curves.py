@@ -1,6 +1,7 @@
 """Train the agents of docs/discrete.md, draw their learning curves and write their table.
 
-Run with `python docs/make_discrete_curves.py`; it needs the extras agents, sb3, tianshou and plots.
+Run with `python docs/make_discrete_curves.py`; it needs the extras agents, sb3,
+tianshou, plots and testing.
 A run is an arm and a seed: one file in docs/data/discrete, trained only if that is missing. So the
 script goes on where it was stopped, and `--seeds 0 1 2 3` adds a seed to each arm. A run takes
 minutes on one core; `--arms` picks some, and processes with other arms can work side by side.

@@ -1,11 +1,12 @@
 """Run the arms of docs/RESULTS.md and write its tables.
 
-Run with `python docs/make_needle_results.py`; it needs the extras agents and plots. A run is an arm
-and a seed: one file in docs/data/needle, trained only if that is missing. So the script goes on
-where it was stopped, and `--seeds 0 1 2` adds seeds. The arms of a seed share its first stages and
-what they have in common of the later ones, kept under --work; they differ in what is compared. Once
-these are there, processes with other `--arms` work side by side; the page is then written by a call
-without any. `--time` plays the ways side by side, on a quiet machine, for their seconds.
+Run with `python docs/make_needle_results.py`; it needs the extras agents, cli, plots and testing. A
+run is an arm and a seed: one file in docs/data/needle, trained only if that is missing. So the
+script goes on where it was stopped, and `--seeds 0 1 2` adds seeds. The arms of a seed share its
+first stages and what they have in common of the later ones, kept under --work; they differ in what
+is compared. Once these are there, processes with other `--arms` work side by side; the page is then
+written by a call without any. `--time` plays the ways side by side, on a quiet machine, for their
+seconds.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "decoupled-sft": Arm("decoupled, SFT", DECOUPLED_SFT),
         "decoupled-grpo": Arm("decoupled, SFT + GRPO", DECOUPLED_SFT, grpo()),
         "sft": Arm("native, SFT", NATIVE_SFT),
-        "guessing-grpo": Arm("native, SFT + GRPO", GUESSING_SFT, grpo()),
+        "guessing-grpo": Arm("native, SFT with guesses + GRPO", GUESSING_SFT, grpo()),
     },
     "learning": {
         "sft": Arm("SFT", NATIVE_SFT),

@@ -1,6 +1,6 @@
 """Draw the plots of docs/rewards.md from the reward code itself.
 
-Run with `python docs/make_reward_plots.py`, after `pip install 'videoseek-env[plots]'`; an argument
+Run with `python docs/make_reward_plots.py`, after `pip install '.[plots,testing]'`; an argument
 names another folder than docs/plots. The same version of matplotlib writes the same bytes.
 """
 

@@ -127,7 +127,7 @@ def test_the_example_of_rescoring_has_the_form_that_the_command_prints(
     command, *output = shown.strip().removeprefix("```text\n").splitlines()
     trajectory = make_trajectory([crop_reply(10, 20), answer_reply("B")])
     saved = [Episode(name, 0, trajectory, Reward(3.0), 0.1).to_dict() for name in ("a", "b")]
-    append_jsonl(tmp_path / "runs/demo/episodes.jsonl", saved)
+    append_jsonl(tmp_path / "runs/eval/episodes.jsonl", saved)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", command.removeprefix("$ ").split())
     monkeypatch.setenv("COLUMNS", "80")

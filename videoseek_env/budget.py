@@ -284,7 +284,7 @@ TINY = Budget(
     reserve_tokens=64,
     max_reply_tokens=256,
 )
-"""For a model of a million parameters: 20 frames of one token a pair, then 8 of four a pair."""
+"""For models of a million parameters or two: 20 frames of a token a pair, then 8 of four a pair."""
 
 PRESETS: Mapping[str, Budget] = MappingProxyType(
     {budget.name: budget for budget in (QWEN2_5_VL, QWEN3_VL, LAPTOP, TINY)}
