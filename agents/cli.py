@@ -79,7 +79,7 @@ class ModelOptions:
     dtype: str = "auto"
     """Of hf: weights; auto takes that of the checkpoint."""
     device_map: str | None = None
-    """Of hf: models, such as auto or cuda:0; by default the CPU."""
+    """Of hf: models, such as auto or cuda:0; by default a GPU if there is one."""
     adapter: str | None = None
     """LoRA adapter of an hf: model, a folder or a hub name."""
     scope: Literal["tags"] | None = None

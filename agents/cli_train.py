@@ -45,10 +45,13 @@ class TrainOptions:
     """Tokens of one forward and backward, which bounds memory."""
     seed: int = 0
     """Decides everything that is random."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Of the weights; auto takes that of the checkpoint."""
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """Of the arithmetic."""
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None
+    """Of the weights; auto takes that of the checkpoint. By default float32, which weights need to
+    learn, and auto beneath an adapter."""
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Of the arithmetic; by default what `accelerate` was told, else bf16 on a GPU that has it."""
+    gradient_checkpointing: bool = False
+    """Compute layers twice and keep less, for long contexts; prompts are not shared then."""
     save_every: int = 50
     """Steps between checkpoints."""
     keep: int = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ def run_eval(config: Eval) -> int:
     Returns:
         0, or 1 if every episode of a policy failed.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("one process plays: launch videoseek eval without accelerate or torchrun")
     path = config.out / "episodes.jsonl"
     if path.exists() and not config.resume:
         raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
@@ -133,6 +136,7 @@ def play_all(
                     progress.advance(bar)
             finally:
                 policy.close()
+            del policy, played  # with its model, before the next one is loaded
     return episodes
 
 

@@ -20,7 +20,7 @@ from agents.learning.terminal import Terminal
 from agents.learning.tracking import make_trackers
 from agents.llm.generation import Sampling
 from agents.llm.hf_policy import HFPolicy
-from agents.llm.model import VisionLanguageModel
+from agents.llm.model import VisionLanguageModel, default_device_map
 from agents.named_policy import NamedPolicy
 from agents.report import summarise, write_report
 from agents.report.curves import draw_curves, read_log
@@ -122,7 +122,9 @@ def _compare(
     plan: Improvement, folder: Path, name: str, path: Path, console: Console
 ) -> list[Episode]:
     """Let a model play the held-out questions, greedily and sampled."""
-    model = VisionLanguageModel.from_pretrained(folder, dtype="float32")
+    model = VisionLanguageModel.from_pretrained(
+        folder, dtype="float32", device_map=default_device_map()
+    )
     rules = replace(model.counting(plan.rules), force_answer=True)
     longest = get_budget(plan.rules.budget).max_reply_tokens + 1
     policies = [

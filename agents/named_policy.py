@@ -86,13 +86,13 @@ def _load_hf(
 
     from agents.llm.generation import Sampling
     from agents.llm.hf_policy import HFPolicy
-    from agents.llm.model import VisionLanguageModel
+    from agents.llm.model import VisionLanguageModel, default_device_map
 
     disable_progress_bar()  # ours are enough
     model = VisionLanguageModel.from_pretrained(
         model_name,
         dtype=options.dtype,
-        device_map=options.device_map,
+        device_map=options.device_map or default_device_map(),
         adapter=options.adapter,
     )
     sampling = Sampling(

@@ -125,6 +125,10 @@ class OngoingEpisode:
         play = self._play
         self._limited(lambda: play.reply(text), "the frames that a reply asked for")
 
+    def fail(self, error: Exception) -> None:
+        """End it as `POLICY_FAILED`, by what the policy raised."""
+        self._play.fail(error)
+
     def abandon(self, error: str) -> None:
         """End it as `ABANDONED`, begun or not."""
         _logger.warning("task %s: %s", self.task.id, error)
@@ -196,6 +200,13 @@ class _Play:
             with self._video_errors():
                 self._show(self._session.reply(text))
 
+    def fail(self, error: Exception) -> None:
+        _logger.warning("task %s: the policy failed", self.task.id, exc_info=error)
+        self.error = f"{type(error).__name__}: {error}"
+        if self._session is not None:
+            self._session.abandon(EndReason.POLICY_FAILED)
+        self._end()
+
     @contextmanager
     def _policy_errors(self) -> Iterator[None]:
         """Let an exception end this episode alone."""
@@ -203,11 +214,7 @@ class _Play:
         try:
             yield
         except Exception as error:
-            _logger.warning("task %s: the policy failed", self.task.id, exc_info=True)
-            self.error = f"{type(error).__name__}: {error}"
-            if self._session is not None:
-                self._session.abandon(EndReason.POLICY_FAILED)
-            self._end()
+            self.fail(error)
 
     @contextmanager
     def _video_errors(self) -> Iterator[None]:

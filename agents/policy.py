@@ -37,5 +37,8 @@ class JointPolicy(Policy, Protocol):
     ) -> list[str]:
         """One reply for each policy's episode.
 
-        If it raises, no policy has changed, and each may be asked alone.
+        If it raises, no policy has changed, and some of them may be asked.
         """
+
+    def release(self) -> None:
+        """Let go of what only a further reply would need: the episode is over."""

@@ -237,17 +237,29 @@ def _play_together(
             running += [episode for episode in fresh if episode.observation is not None]
             if running:
                 _act_together(running, executor)
+                for episode in running:
+                    if episode.observation is None:
+                        episode.policy.release()  # type: ignore[attr-defined]
             while begun and begun[0].observation is None:
                 yield begun.popleft()
 
 
 def _act_together(episodes: Sequence[OngoingEpisode], executor: ThreadPoolExecutor) -> None:
+    """Ask all at once. If that fails, as memory may run out, ask one half after the other."""
     policies = [episode.policy for episode in episodes]
     seen = [episode.observation for episode in episodes]
+    failure: Exception | None = None
     try:
         replies = policies[0].act_together(policies, seen)  # type: ignore[attr-defined]
-    except Exception:
-        _logger.warning("asking %d policies together failed; asking each alone", len(episodes))
-        list(executor.map(OngoingEpisode.act, episodes))
-    else:
+    except Exception as error:
+        failure = error
+    if failure is None:
         list(executor.map(OngoingEpisode.reply, episodes, replies))
+    elif len(episodes) == 1:
+        episodes[0].fail(failure)
+    else:
+        _logger.warning("asking %d policies together failed: %r", len(episodes), failure)
+        failure = None  # with all that its frames hold
+        half = len(episodes) // 2
+        _act_together(episodes[:half], executor)
+        _act_together(episodes[half:], executor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from rich.console import Console
@@ -70,8 +72,8 @@ def run_train(options: TrainOptions) -> int:
     set_seed(options.seed)
     disable_progress_bar()  # one for each checkpoint would bury ours
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
-    accelerator = Accelerator(mixed_precision=options.mixed_precision, kwargs_handlers=[patience])
-    model, rules = load_learning_model(options, checkpoint)
+    accelerator = Accelerator(mixed_precision=_precision(options), kwargs_handlers=[patience])
+    model, rules = load_learning_model(options, checkpoint, device=accelerator.device)
     tasks = _tasks(options, rules)
     learner = make_learner(options, model, tasks, rules, accelerator=accelerator)
     settings = _settings(options)
@@ -104,6 +106,7 @@ def run_train(options: TrainOptions) -> int:
         )
     if accelerator.is_main_process:
         _say_where(console, options, saved, started)
+    accelerator.end_training()
     return 0
 
 
@@ -137,13 +140,17 @@ def make_learner(
 
 
 def load_learning_model(
-    options: TrainOptions, checkpoint: Path | None = None
+    options: TrainOptions,
+    checkpoint: Path | None = None,
+    *,
+    device: torch.device | None = None,
 ) -> tuple[VisionLanguageModel, SessionConfig]:
     """The model to teach, and the rules of its episodes.
 
     Args:
         options: Name, adapter, budget.
         checkpoint: Goes on from here in place of what the options name.
+        device: Where weights are loaded to; by default the CPU.
     """
     name, adapter = options.model, options.adapter
     if checkpoint is not None and (adapter or options.lora_rank):
@@ -155,9 +162,16 @@ def load_learning_model(
         model = _tiny(options)
         known = known or SessionConfig(budget="tiny", prompts=TINY_PROMPTS)
     else:
-        model = VisionLanguageModel.from_pretrained(name, dtype=options.dtype, adapter=adapter)
+        model = VisionLanguageModel.from_pretrained(
+            name,
+            dtype=options.dtype or ("auto" if _has_adapter(options) else "float32"),
+            device_map=None if device is None or device.type == "cpu" else {"": str(device)},
+            adapter=adapter,
+        )
     if options.lora_rank and adapter is None:
         model = _with_lora(model, options.lora_rank)
+    if options.gradient_checkpointing:
+        model.checkpoint_gradients()
     rules = known or SessionConfig()
     if options.budget is not None:
         rules = replace(rules, budget=options.budget)
@@ -166,11 +180,27 @@ def load_learning_model(
     return model, rules
 
 
+def _precision(options: TrainOptions) -> str | None:
+    """What the accelerator is told; None leaves it to `accelerate launch` and its settings."""
+    if options.mixed_precision is not None or "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return options.mixed_precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+
+
+def _has_adapter(options: TrainOptions) -> bool:
+    return bool(options.lora_rank or options.adapter or is_adapter(options.model))
+
+
 def _check(options: TrainOptions) -> None:
     if options.model == "tiny" and (options.lora_rank or options.adapter):
         raise ConfigError(
             "an adapter is for a model with a folder or a name: give it with --model, or the "
             "adapter's own folder to go on with that"
+        )
+    if options.dtype == "bfloat16" and not _has_adapter(options):
+        raise ConfigError(
+            "weights that learn are float32, or most updates would be rounded off: leave --dtype "
+            "out, and compute in half precision with --mixed-precision bf16"
         )
     if options.lora_rank and (options.adapter or is_adapter(options.model)):
         raise ConfigError("--lora-rank makes a new adapter; leave it out to go on with another one")
@@ -240,10 +270,7 @@ def _settings(options: TrainOptions) -> dict[str, Any]:
 
 
 def _tiny(options: TrainOptions) -> VisionLanguageModel:
-    network: Any = tiny_model(TinyConfig(seed=options.seed))
-    if options.dtype == "bfloat16":
-        for parameter in network.parameters():  # rotary frequencies stay as they are
-            parameter.data = parameter.data.bfloat16()
+    network = tiny_model(TinyConfig(seed=options.seed))
     return VisionLanguageModel.wrap(network, tiny_tokenizer())
 
 

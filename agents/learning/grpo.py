@@ -152,8 +152,9 @@ class GRPOLearner:
         )
         # What carries no loss need not be read.
         kept = [i for i, one in enumerate(lessons) if one.is_kept]
+        share = config.share_prompts and self.model.keeps_cache
         portions = micro_batches(
-            [self.batch[i] for i in kept], config.max_tokens, share_prompts=config.share_prompts
+            [self.batch[i] for i in kept], config.max_tokens, share_prompts=share
         )
         return [
             self._backward([lessons[kept[k]] for k in portion], [weights[kept[k]] for k in portion])

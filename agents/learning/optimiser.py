@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -96,7 +96,8 @@ class Optimiser:
             accelerator: Device, precision and processes.
 
         Raises:
-            ConfigError: If the accelerator scales losses, or shares a model out among processes.
+            ConfigError: If the accelerator scales losses, or shares a model out among processes, or
+                if a parameter that learns has less than 32 bits: most updates would be rounded off.
         """
         _check(accelerator)
         self.config, self.total_steps = config, total_steps
@@ -115,6 +116,7 @@ class Optimiser:
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
+        _check_precision(self.parameters)
         if not self._is_alone:
             for parameter in self.parameters:  # a new adapter begins differently on each process
                 broadcast(parameter.data)
@@ -123,6 +125,8 @@ class Optimiser:
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            # Elsewhere than on a CPU the default makes copies of all parameters.
+            fused=True if accelerator.device.type == "cuda" else None,
         )
 
     @property
@@ -173,6 +177,15 @@ class Optimiser:
                 parameter.grad = torch.zeros_like(parameter)
             if not self._is_alone:
                 torch.distributed.all_reduce(parameter.grad)
+
+
+def _check_precision(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        if torch.finfo(parameter.dtype).bits < 32:
+            raise ConfigError(
+                f"weights that learn are float32, got {parameter.dtype}: load the model so and let "
+                "the accelerator compute in bf16, or learn a LoRA adapter"
+            )
 
 
 def _check(accelerator: Accelerator) -> None:

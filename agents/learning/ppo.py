@@ -181,7 +181,8 @@ class PPOLearner:
         self.batch = samples
         weights = global_weights(samples)
         losses = np.zeros(2)
-        for portion in micro_batches(samples, self.config.max_tokens):
+        share = self.model.keeps_cache
+        for portion in micro_batches(samples, self.config.max_tokens, share_prompts=share):
             losses += self._backward(
                 [samples[i] for i in portion],
                 [targets[i] for i in portion],
@@ -223,13 +224,16 @@ class PPOLearner:
         """Values as they are before learning, advantages and returns."""
         samples = [_sample(one) for one in experiences]
         found: dict[int, Targets] = {}
-        for portion in micro_batches(samples, self.config.max_tokens):
+        share = self.model.keeps_cache
+        for portion in micro_batches(samples, self.config.max_tokens, share_prompts=share):
             with self.accelerator.autocast():
                 reading = read(self.model, [samples[i] for i in portion])
-            values = self.value_head(reading.hidden)
-            rewards = reading.cut([self._token_rewards(experiences[i]) for i in portion])
+            # On the host: going back token by token is many small steps.
+            values = self.value_head(reading.hidden).cpu()
+            rewards = reading.cut([self._token_rewards(experiences[i]) for i in portion]).cpu()
+            trained = reading.batch.trained.cpu()
             advantages, returns = generalized_advantages(
-                values, rewards, reading.batch.trained, gamma=self.config.gamma, lam=self.config.lam
+                values, rewards, trained, gamma=self.config.gamma, lam=self.config.lam
             )
             for row, i in enumerate(portion):
                 found[i] = Targets(
@@ -269,7 +273,7 @@ def _names(experiences: Sequence[Experience]) -> list[tuple[int, int]]:
 
 
 def _uncut(row: Tensor, offset: int, length: int) -> Tensor:
-    """The numbers of a row that begins somewhere in a sample, on all tokens of it, on the host."""
+    """The numbers of a row that begins somewhere in a sample, on all tokens of it."""
     whole = torch.zeros(length)
-    whole[offset:] = row[: length - offset].cpu()
+    whole[offset:] = row[: length - offset]
     return whole

@@ -56,11 +56,12 @@ def read(
         model: Reads.
         samples: At least one.
         scope: Attend as task-decoupled masking has it; None is causal.
-        share_prompts: Read prompts that several samples begin with once.
+        share_prompts: Read prompts that several samples begin with once, if the model can go on
+            from a cache.
     """
     features = encode_once(model, samples)
     keys = [sample.prompt_key for sample in samples]
-    if share_prompts and len(set(keys)) < len(samples):
+    if share_prompts and model.keeps_cache and len(set(keys)) < len(samples):
         return _read_shared(model, samples, keys, features, scope)
     return _read_apart(model, samples, features, scope)
 

@@ -120,7 +120,8 @@ class SFTLearner:
             self.optimiser.skip()
             return Update({"learning_rate": rate, **skipped})
         sums = torch.zeros(len(_ROLES) + 1, 2)
-        for portion in micro_batches(self.batch, self.config.max_tokens):
+        share = self.model.keeps_cache
+        for portion in micro_batches(self.batch, self.config.max_tokens, share_prompts=share):
             with self.accelerator.autocast():
                 reading = read(self.model, [self.batch[i] for i in portion], scope=scope)
                 logprobs = read_out(self.model, reading.hidden, reading.batch)

@@ -166,8 +166,7 @@ def require_task_decoupling(model: nn.Module) -> None:
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
     groups = query.shape[1] // key.shape[1]
-    # On a GPU the float32 kernels know no groups, and the fallback is quadratic in memory.
-    grouped_kernel = query.device.type == "cpu" or query.dtype in (torch.float16, torch.bfloat16)
+    grouped_kernel = _has_grouped_kernel(query)
     if groups > 1 and not grouped_kernel:
         key, value = (heads.repeat_interleave(groups, dim=1) for heads in (key, value))
     return functional.scaled_dot_product_attention(
@@ -178,6 +177,16 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> T
         scale=scale,
         enable_gqa=groups > 1 and grouped_kernel,
     )
+
+
+def _has_grouped_kernel(query: Tensor) -> bool:
+    """Whether the kernel for such queries reads grouped keys as they are.
+
+    On a GPU those for float32 do not, and the fallback is quadratic in memory.
+    """
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    return kind == "cpu" or dtype in (torch.float16, torch.bfloat16)
 
 
 def _blocked_rows(
@@ -227,6 +236,9 @@ def _attention_forward(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: q [B, H, L, D] to [B, L, H, D]."""
     if decoupling is None:
+        from_nothing = attention_mask is None and query.shape[2] == key.shape[2] and not dropout
+        if from_nothing and is_causal is not False and not _has_grouped_kernel(query):
+            return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+_MORE_ROOM: Final = 512
+"""Tokens that a cache grows by when its room is used up."""
 
 
 @dataclass(slots=True)
@@ -137,7 +140,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def _grown(states: Tensor, length: int) -> Tensor:
-    """The same states with room for half as much again."""
-    grown = states.new_zeros(*states.shape[:2], length + length // 2, states.shape[3])
+    """The same states with room for a reply more; half as much again is gigabytes."""
+    grown = states.new_zeros(*states.shape[:2], length + _MORE_ROOM, states.shape[3])
     grown[:, :, : states.shape[2]] = states
     return grown

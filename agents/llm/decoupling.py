@@ -9,8 +9,8 @@ path in `attention` reads; `query_mask` is for a kept key-value cache. `_kept_fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -59,6 +59,16 @@ class DecoupledRows:
 
     None if they stand first already, as with right padding.
     """
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> DecoupledRows:
+        """The same on another device, as each layer of a model on several devices asks for it."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            moved[field.name] = (
+                None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+            )
+        return DecoupledRows(**moved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

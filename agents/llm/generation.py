@@ -196,9 +196,14 @@ def choose(
     Returns:
         The ids, and their log-probabilities under the softmax of the logits over the temperature
         (over 1 at temperature 0), before top-p.
+
+    Raises:
+        FloatingPointError: If a logit is NaN or plus infinity.
     """
     scaled = logits / (sampling.temperature or 1.0)
     logprobs = scaled.log_softmax(-1)
+    if bool(logprobs[:, 0].isnan().any()):  # then all of the row's are
+        raise FloatingPointError("the model's logits are not finite")
     if sampling.temperature == 0:
         ids = logits.argmax(-1)
     else:

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from agents.llm.cache import KeyValues
 from agents.llm.context import Context
 from agents.llm.decoupling import Scope
 from agents.llm.generation import Sampling, generate
@@ -88,6 +89,11 @@ class HFPolicy:
     def act(self, observation: Observation) -> str:
         """The model's reply."""
         return self.act_together([self], [observation])[0]
+
+    def release(self) -> None:
+        """Let go of keys and values, which may be those of a whole batch: the episode is over."""
+        for role in self.roles:
+            role.row.known = KeyValues.empty()
 
     def act_together(
         self, policies: Sequence[Self], observations: Sequence[Observation]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from agents.llm.batch import TokenBatch
 from agents.llm.decoupling import DecoupledRows
 from agents.llm.model import VisionLanguageModel
 from agents.llm.vision_tower import ClipFeatures
 from videoseek_env.errors import ConfigError
+
+_LOGITS_AT_ONCE: Final = 2**27
+"""Half a gigabyte of them."""
 
 
 def log_probabilities(
@@ -59,7 +64,17 @@ def read_out(
     if bool(batch.trained[:, 0].any()):
         raise ConfigError("the first token of a context has nothing before it to be likely after")
     trained = batch.trained[:, 1:]
-    logits = model.logits(hidden[:, :-1][trained]) / temperature
-    picked = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][trained][:, None])[:, 0]
+    states, ids = hidden[:, :-1][trained], batch.ids[:, 1:][trained]
+
+    def scored(states: Tensor, ids: Tensor) -> Tensor:
+        logits = model.logits(states) / temperature
+        return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+    size = max(1, _LOGITS_AT_ONCE // len(model.vocabulary.banned))
+    if len(ids) <= size:
+        picked = scored(states, ids)
+    else:  # logits are made again for the backward pass: all of them at once would not fit
+        pieces = zip(torch.split(states, size), torch.split(ids, size), strict=True)
+        picked = torch.cat([checkpoint(scored, *piece, use_reentrant=False) for piece in pieces])
     scores = torch.zeros(batch.ids.shape, device=picked.device)
     return scores.masked_scatter(batch.trained, picked)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from agents.llm.vocabulary import Vocabulary
 from videoseek_env.errors import ConfigError, MissingExtraError
 from videoseek_env.session import SessionConfig
 from videoseek_env.video.clip import Clip
+
+_PATCHES_AT_ONCE: Final = 2**16
+"""In a vision tower that does not learn: a few overviews."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,12 +89,16 @@ class VisionLanguageModel:
 
         The network's attention becomes `task_decoupled`, which is SDPA wherever nothing is
         decoupled, its vision tower's a batched one, and its patch embedding a matrix product: all
-        compute what they did before.
+        compute what they did before. On a GPU, torch's attention is told to leave cuDNN's out.
         """
         config = network.config
         use_task_decoupling(network)
         use_batched_vision_attention(network)
         use_matrix_patch_projection(network)
+        if torch.cuda.is_available():
+            # For each new shape cuDNN's attention makes a plan, which takes longer than a token,
+            # and up to torch 2.13 its backward pass may give NaN (pytorch#196678).
+            torch.backends.cuda.enable_cudnn_sdp(False)
         vocabulary = Vocabulary(tokenizer, size=config.text_config.vocab_size)
         builder = ContextBuilder(vocabulary, ClipLayout.from_config(config))
         return cls(network, vocabulary, builder, spec or VisionSpec.from_config(config))
@@ -132,6 +139,15 @@ class VisionLanguageModel:
         """Longest context that the model has positions for."""
         return int(self.base.config.text_config.max_position_embeddings)
 
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether a forward can go on from a cache: layers that are computed twice drop it."""
+        return not (self.network.training and self.base.is_activation_checkpointing)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations within a layer for the backward pass, but compute them again then."""
+        self.base.activation_checkpointing_enable({"use_reentrant": False})
+
     def counting(self, config: SessionConfig) -> SessionConfig:
         """The same rules, with contexts counted in this model's tokens."""
         return replace(
@@ -141,8 +157,14 @@ class VisionLanguageModel:
         )
 
     def encode(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
-        """What the vision tower makes of clips, in one pass."""
-        return encode_clips(self.network, [patchify(clip.frames, self.spec) for clip in clips])
+        """What the vision tower makes of clips: in one pass if the tower learns."""
+        patches = [patchify(clip.frames, self.spec) for clip in clips]
+        is_learning = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self.base.model.visual.parameters()
+        )
+        pairs = [clip.grid.rows * clip.grid.columns for clip in patches]
+        limit = None if is_learning else max([_PATCHES_AT_ONCE, *pairs])
+        return encode_clips(self.network, patches, max_patches=limit)
 
     def hidden(
         self,
@@ -173,13 +195,18 @@ class VisionLanguageModel:
             mm_encoder_outputs=encoder_outputs(features) if features else None,
             decoupling=decoupling,
         ).last_hidden_state
-        return states
+        return states.to(self.device)  # of a model on several devices, they come from the last one
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits over the ids that may be sampled, float32 [..., V]; -inf for the others."""
         logits: Tensor = self.base.lm_head(hidden).float()
         banned = torch.from_numpy(self.vocabulary.banned).to(logits.device)
         return logits.masked_fill(banned, -torch.inf)
+
+
+def default_device_map() -> str | None:
+    """Where a model plays if nobody says where: on a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else None
 
 
 def _existing(name_or_path: str | Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ from videoseek_env.video.clip import Clip, ClipRef
 
 PREFILL_TOKENS = 1024
 """Tokens of each row that one forward on a kept cache reads, which bounds its mask."""
+
+FRESH_TOKENS = 2**16
+"""Tokens that one forward from nothing reads, but one row at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +75,7 @@ def prefill(
     fresh = [place for place, i in enumerate(leaders) if not rows[i].known.length]
     known: dict[int, KeyValues] = {}
     hidden: dict[int, Tensor] = {}
-    for places in filter(None, (fresh, begun)):
+    for places in filter(None, (*_portions(rows, leaders, fresh), begun)):
         part = [leaders[place] for place in places]
         read, last = _read(model, [rows[i] for i in part], [clips[i] for i in part], scope)
         known.update(zip(places, read, strict=True))
@@ -80,6 +83,21 @@ def prefill(
     for row, place in zip(rows, follows, strict=True):
         row.known = known[place]
     return torch.stack([hidden[place] for place in follows])
+
+
+def _portions(
+    rows: Sequence[Row], leaders: Sequence[int], places: Sequence[int]
+) -> Iterator[list[int]]:
+    """Rows that are read from nothing, at most `FRESH_TOKENS` at a time, padding included."""
+    portion: list[int] = []
+    longest = 0
+    for place in places:
+        longest = max(longest, rows[leaders[place]].pending)
+        if portion and (len(portion) + 1) * longest > FRESH_TOKENS:
+            yield portion
+            portion, longest = [], rows[leaders[place]].pending
+        portion.append(place)
+    yield portion
 
 
 def _group(rows: Sequence[Row]) -> tuple[list[int], list[int]]:

@@ -207,3 +207,10 @@ def test_an_evaluation_does_not_overwrite_another(
 ) -> None:
     evaluate(monkeypatch, tmp_path)
     assert "--resume to go on with it" in str(evaluate(monkeypatch, tmp_path))
+
+
+def test_an_evaluation_by_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "one process plays" in str(evaluate(monkeypatch, tmp_path))

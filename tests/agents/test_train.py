@@ -1,6 +1,7 @@
 import filecmp
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import pytest
 
 pytest.importorskip("torch", reason="models are an extra")
 
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from agents.cli_train import SFT
 from agents.demo import SHIPPED
 from agents.session_rules import read_rules
+from agents.train import _precision
 from tests.agents.test_cli import run
 from videoseek_env.trajectory import read_jsonl
 
@@ -117,10 +122,19 @@ def test_an_adapter_learns_goes_on_and_is_evaluated(
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """For an accelerator of another precision than that of the tests before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("other_precision")
 def test_half_precision_goes_on_as_it_began(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    options = ("--dtype", "bfloat16")
+    options = ("--mixed-precision", "bf16")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
     for folder in (whole, cut):
@@ -129,6 +143,41 @@ def test_half_precision_goes_on_as_it_began(
     assert run(monkeypatch, "train", "sft", "--out", str(cut), "--resume") == 0
     (file,) = (whole / "checkpoints/step-000002/model").glob("*.safetensors")
     assert filecmp.cmp(file, cut / file.relative_to(whole), shallow=False)
+
+
+def test_weights_in_half_precision_do_not_learn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ("--dtype", "bfloat16", "--out", str(tmp_path / "run"))
+    message = run(monkeypatch, "train", "sft", *SMALL, *options)
+    assert "weights that learn are float32" in str(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("other_precision")
+def test_the_launchers_precision_is_taken_unless_another_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert _precision(SFT()) is None and Accelerator(mixed_precision=None).mixed_precision == "bf16"
+    assert _precision(SFT(mixed_precision="no")) == "no"
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    for has_gpu, expected in ((True, "bf16"), (False, None)):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has_gpu=has_gpu: has_gpu)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+        assert _precision(SFT()) == expected
+
+
+def test_layers_that_are_computed_twice_learn_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
+    for name, options in (("once", ()), ("twice", ("--gradient-checkpointing",))):
+        folder = str(tmp_path / name)
+        assert run(monkeypatch, "train", "sft", *SMALL, *learn, *options, "--out", folder) == 0
+    once, twice = (weights(tmp_path / name, 2) for name in ("once", "twice"))
+    for name, tensor in once.items():
+        assert tensor.isclose(twice[name], atol=2e-4).float().mean() > 0.99, name
 
 
 def test_settings_that_are_damaged_are_an_error_that_says_so(

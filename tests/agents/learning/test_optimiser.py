@@ -160,3 +160,13 @@ def test_losses_that_would_have_to_be_scaled_are_refused() -> None:
             total_steps=1,
             accelerator=Scaling(),  # type: ignore[arg-type]
         )
+
+
+def test_weights_that_would_round_updates_off_are_refused() -> None:
+    modules = {"net": linear().to(torch.bfloat16)}
+    accelerator = Accelerator(cpu=True)
+    with pytest.raises(ConfigError, match=r"float32, got torch\.bfloat16"):
+        Optimiser(modules, OptimiserConfig(), total_steps=1, accelerator=accelerator)
+    modules["net"].weight.requires_grad_(False)
+    modules["net"].bias.data = modules["net"].bias.data.float()  # as an adapter's are
+    Optimiser(modules, OptimiserConfig(), total_steps=1, accelerator=accelerator)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,3 +99,25 @@ def test_a_clip_that_several_saw_is_encoded_once(monkeypatch: pytest.MonkeyPatch
     assert counted == [len({ref for one in samples for ref in one.refs})]
     assert [len(clips) for clips in features] == [len(one.refs) for one in samples]
     assert features[0][0] is features[2][0]
+
+
+def test_gradients_are_those_of_layers_that_are_computed_twice() -> None:
+    samples, found = two_groups()[:4], list[list[Tensor]]()
+    for twice in (False, True):
+        model = copy.deepcopy(tiny())
+        model.network.train()
+        if twice:
+            model.checkpoint_gradients()
+        assert model.keeps_cache is not twice
+        reading = read(model, samples)
+        is_shared = reading.offsets != (0,) * 4
+        assert is_shared is not twice
+        picked = read_out(model, reading.hidden, reading.batch)
+        picked.square().sum().backward()
+        parameters = [p.grad for p in model.network.parameters() if p.grad is not None]
+        found.append([picked.sum(1), *parameters])
+        model.network.eval()
+        assert model.keeps_cache
+    assert len(found[0]) == len(found[1]) > 30
+    for once, again in zip(*found, strict=True):
+        assert torch.allclose(once, again, atol=2e-5 + 1e-3 * float(once.detach().abs().max()))

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 from typing import get_args
 
@@ -447,3 +448,15 @@ def test_a_drawn_plan_has_the_scope_and_the_same_seed_draws_the_same() -> None:
         for rng in (np.random.default_rng(7), np.random.default_rng(7))
     )
     assert first == second and len(set(first)) == 2
+
+
+def test_a_plan_goes_to_another_device() -> None:
+    role = torch.tensor([[TokenRole.TEXT, TokenRole.VISION, TokenRole.ANSWER, TokenRole.TEXT]])
+    clip = torch.tensor([[-1, 0, -1, -1]])
+    for valid in ([True] * 4, [False, True, True, True], [True, True, True, False]):
+        plan = decoupled_rows(role, clip, torch.tensor([valid]), scope="tags")
+        moved = plan.to("meta", non_blocking=True)
+        for field in dataclasses.fields(plan):
+            before, after = getattr(plan, field.name), getattr(moved, field.name)
+            assert (before is None) == (after is None)
+            assert after is None or (after.is_meta and after.shape == before.shape)

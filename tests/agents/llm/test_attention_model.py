@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache
 
+from agents.llm import attention
 from agents.llm.attention import (
     decoupled_rows,
     dense_mask,
@@ -167,6 +168,23 @@ def test_without_a_plan_it_is_sdpa_padding_included(family: Family) -> None:
         assert torch.equal(logits(ours, batch), logits(theirs, batch))
         # Left padding matters, so a mask that got lost would show.
         assert (got - logits(ours, batch))[2][batch.valid[2]].abs().max() > 1e-2
+
+
+def test_where_no_kernel_knows_groups_keys_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = model_of(), batch_of(BATCH[0])
+    with torch.no_grad():
+        expected = logits(model, batch)
+        monkeypatch.setattr(attention, "_has_grouped_kernel", lambda query: False)
+        calls: list[bool] = []
+
+        def called(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+            calls.append(options["enable_gqa"])
+            return attend(query, key, value, **options)
+
+        attend = functional.scaled_dot_product_attention
+        monkeypatch.setattr(functional, "scaled_dot_product_attention", called)
+        torch.testing.assert_close(logits(model, batch), expected, rtol=0, atol=2e-5)
+    assert calls == [False] * 3
 
 
 def test_generation_without_a_plan_is_that_of_sdpa() -> None:

@@ -204,6 +204,30 @@ def test_a_long_observation_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(*hidden, atol=1e-4)
 
 
+def test_many_first_observations_are_read_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    hidden, calls = [], list[int]()
+    network = type(model.base.model)
+    forward = network.forward
+
+    def counted(self: object, *args: object, **options: object) -> object:
+        calls.append(1)
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(network, "forward", counted)
+    # Of 31, 46, 36 and 41 tokens.
+    for tokens, forwards in ((4 * 46, 1), (2 * 46, 2), (1, 4)):
+        monkeypatch.setattr("agents.llm.prefill.FRESH_TOKENS", tokens)
+        del calls[:]
+        episodes = [Episode(model, 0, pairs=pairs) for pairs in (2, 5, 3, 4)]
+        seen = [episode.observe() for episode in episodes]
+        hidden.append(prefill(model, [episode.row for episode in episodes], seen))
+        assert all(episode.row.pending == 0 for episode in episodes)
+        assert len(calls) == forwards
+    assert torch.allclose(hidden[0], hidden[1], atol=1e-5)
+    assert torch.allclose(hidden[0], hidden[2], atol=1e-5)
+
+
 def test_a_cache_grows_with_a_long_reply() -> None:
     model = tiny()
     episode = Episode(model, 0)
@@ -302,6 +326,14 @@ def test_temperature_zero_takes_the_likeliest() -> None:
 def test_log_probabilities_are_those_before_top_p() -> None:
     ids, logprobs = choose(LOGITS, [0.0], Sampling(top_p=0.5))
     assert ids == [1] and logprobs == pytest.approx([np.log(0.4)])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_an_error(value: float, temperature: float) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, value, 2.0]])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        choose(logits, [0.5, 0.5], Sampling(temperature=temperature))
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2**-53])

@@ -2,6 +2,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -173,6 +174,47 @@ def test_one_episode_that_fails_leaves_the_others_alone(minute_video: Path) -> N
         session=rules("qwen3_vl"),
     )
     assert replies(episodes)[2] == replies(list(untouched))[2]
+
+
+class Crowded(HFPolicy):
+    """Two at a time are as many as fit."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def act_together(
+        self, policies: Sequence["Crowded"], observations: Sequence[Observation]
+    ) -> list[str]:
+        self.sizes.append(len(policies))
+        if len(policies) > 2:
+            raise MemoryError
+        return super().act_together(policies, observations)
+
+
+def test_what_does_not_fit_at_once_is_asked_in_halves(minute_video: Path) -> None:
+    tasks = tasks_on(minute_video, 5)
+    played = [
+        list(rollout(kind.factory(tiny(), sampling=SAMPLING), tasks, session=rules("qwen3_vl")))
+        for kind in (Crowded, HFPolicy)
+    ]
+    assert Crowded.sizes == [5, 2, 3, 1, 2]
+    assert all(episode.error is None for episode in played[0])
+    assert replies(played[0]) == replies(played[1])
+
+
+def test_finished_episodes_keep_no_keys_and_values(minute_video: Path) -> None:
+    made: list[HFPolicy] = []
+
+    def make() -> HFPolicy:
+        made.append(HFPolicy(tiny(), sampling=SAMPLING))
+        return made[-1]
+
+    episodes = rollout(make, tasks_on(minute_video), session=rules("qwen3_vl"))
+    next(episodes)
+    assert len(made) == 3
+    for policy in made:
+        assert policy.context["trained"].any()
+        assert [role.row.known.length for role in policy.roles] == [0]
+    assert len(list(episodes)) == 2
 
 
 def test_a_failed_call_leaves_every_context_as_it_was(minute_video: Path) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from agents.llm import likelihood
 from agents.llm.batch import TokenBatch
 from agents.llm.context import Context, TokenRole
 from agents.llm.decoupling import TaskDecoupling, decoupled_rows, dense_mask
@@ -108,3 +109,22 @@ def test_a_trained_first_token_is_refused() -> None:
     batch = TokenBatch.stack([context.tokens], pad_id=0)
     with pytest.raises(ConfigError, match="nothing before it"):
         log_probabilities(model, batch, [])
+
+
+def test_a_large_vocabulary_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    pairs = [episode("qwen3_vl", CROP, ANSWER), episode("qwen3_vl", ANSWER, offset=5.0)]
+    batch = TokenBatch.stack([context.tokens for context, _ in pairs], pad_id=0)
+    clips = [clip for _, shown in pairs for clip in shown]
+    found: list[list[torch.Tensor]] = []
+    for tokens in (1_000, 7):
+        monkeypatch.setattr(likelihood, "_LOGITS_AT_ONCE", tokens * len(model.vocabulary.banned))
+        model.network.zero_grad()
+        scores = log_probabilities(model, batch, model.encode(clips), temperature=0.7)
+        scores.square().sum().backward()
+        parameters = model.network.parameters()
+        found.append([scores, *(p.grad.clone() for p in parameters if p.grad is not None)])
+    model.network.zero_grad()
+    assert int(batch.trained.sum()) > 14
+    for whole, pieces in zip(*found, strict=True):
+        assert torch.allclose(whole, pieces, rtol=1e-3, atol=1e-4)

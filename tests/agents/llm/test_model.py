@@ -125,3 +125,26 @@ def test_a_session_counts_in_the_models_tokens() -> None:
     assert rules.count_text_tokens("<think>30</think>") == 3
     # Two pairs, each a timestamp of one token, two brackets and 1 x 2 cells.
     assert rules.count_clip_tokens(clip_ref(frames=4, width=64)) == 2 * (1 + 2 + 2)
+
+
+def test_frames_are_encoded_in_portions_where_nothing_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = VisionLanguageModel.wrap(build(), tiny_tokenizer())
+    clips = [clip_of(clip_ref(frames=frames, width=64)) for frames in (4, 2, 6)]
+    sizes: list[int] = []
+    tower = model.base.model.visual
+    tower.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        whole = model.encode(clips)
+        monkeypatch.setattr("agents.llm.model._PATCHES_AT_ONCE", 1)  # but a pair of frames at least
+        parts = model.encode(clips)
+    patches = 64 // 16 * (32 // 16)
+    assert sizes == [6 * patches, *[patches] * 6]
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one.embeddings, other.embeddings, atol=1e-5)
+    del sizes[:]
+    model.encode(clips)  # with gradients
+    tower.requires_grad_(False)
+    model.encode(clips)
+    assert sizes == [6 * patches, *[patches] * 6]
