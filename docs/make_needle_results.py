@@ -68,6 +68,7 @@ from rewards import (
     RewardFunction,
     TrajectoryGuidedReward,
     WeightedSum,
+    accuracy,
 )
 from videoseek_env.action import Malformed
 from videoseek_env.budget import get_budget
@@ -251,16 +252,17 @@ def run_arm(name: str, arm: Arm, seed: int, work: Path) -> None:
     """Train an arm, compare it, keep what came out."""
     start = learn_demonstrations(arm.demonstrated, seed, work)
     model = VisionLanguageModel.from_pretrained(start, dtype="float32")
-    steps, began = 0, time.process_time()
+    right: list[float] = []
+    began = time.process_time()
     if arm.learner is not None:
         learner = arm.learner(model, seed, arm.demonstrated.way)
         for step in range(learner.total_steps):
-            metrics = learner.update(step).metrics
-            print(f"{name}-{seed} {step + 1}: reward {metrics['reward']:.2f}", flush=True)
-        steps = learner.total_steps
+            update = learner.update(step)
+            right.append(round(fmean(accuracy(one.trajectory) for one in update.experiences), 4))
+            print(f"{name}-{seed} {step + 1}: {right[-1]:.0%} right", flush=True)
         model.save_pretrained(work / f"{name}-{seed}")
     seconds = time.process_time() - began
-    compare(name, seed, model, arm.demonstrated.way, steps=steps, cpu_seconds=seconds).write()
+    compare(name, seed, model, arm.demonstrated.way, right=right, cpu_seconds=seconds).write()
 
 
 def learn_demonstrations(stage: Demonstrated, seed: int, work: Path) -> Path:
@@ -297,7 +299,7 @@ def compare(
     model: VisionLanguageModel,
     way: Way,
     *,
-    steps: int,
+    right: Sequence[float],
     cpu_seconds: float,
 ) -> Run:
     """Play the held-out questions, greedily and sampled."""
@@ -306,7 +308,7 @@ def compare(
     return Run(
         arm=arm,
         seed=seed,
-        steps=steps,
+        steps=len(right),
         quadrants={
             kind: quadrant(
                 [one for one in greedy if one.trajectory.task.kind == kind],
@@ -317,6 +319,7 @@ def compare(
         invalid=fmean(one.is_invalid for one in greedy),
         sampled_invalid=fmean(one.is_invalid for one in sampled),
         cpu_seconds=cpu_seconds,
+        right=tuple(right),
     )
 
 

@@ -67,6 +67,8 @@ class Run:
     sampled_invalid: float
     cpu_seconds: float
     """Processor time of these updates."""
+    right: Sequence[float] = ()
+    """Of each update, the share of right answers among the episodes that were played for it."""
 
     def write(self, folder: Path = DATA) -> None:
         """Keep it; a run that was stopped half-way leaves no file."""
@@ -88,7 +90,9 @@ def read_runs(folder: Path = DATA) -> dict[str, list[Run]]:
     for path in sorted(folder.glob("*.json")):
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         quadrants = {kind: _quadrant(some) for kind, some in fields.pop("quadrants").items()}
-        runs.setdefault(fields["arm"], []).append(Run(quadrants=quadrants, **fields))
+        right = tuple(fields.pop("right", ()))  # former runs noted none
+        run = Run(quadrants=quadrants, right=right, **fields)
+        runs.setdefault(run.arm, []).append(run)
     return {arm: sorted(some, key=lambda run: run.seed) for arm, some in runs.items()}
 
 
@@ -179,6 +183,9 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
     """What arms look at to be so often right, greedy: one line an arm that has runs."""
     heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
     heads += ["IoU: one clue", "IoU: several", "visual tokens", "minutes of RL"]
+    are_known = any(run.right for some in runs.values() for run in some)
+    if are_known:
+        heads.append("right while learning")
 
     def cells(some: Sequence[Run]) -> list[str]:
         def of(kind: TaskKind, measure: Callable[[Quadrant], float | None]) -> str:
@@ -194,9 +201,15 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
             of(TaskKind.MULTI_CLUE_TOOL, lambda one: one.iou),
             f"{mean(overall(run, lambda one: one.visual_tokens) for run in some):.0f}",
             f"{mean(run.cpu_seconds for run in some) / 60:.0f}",
+            *([_while_learning(some)] if are_known else []),
         ]
 
     return _table(heads, runs, arms, cells)
+
+
+def _while_learning(runs: Sequence[Run]) -> str:
+    """How often answers were right in all updates: the earlier it is learned, the more often."""
+    return f"{mean(mean(run.right) for run in runs):.0%}" if all(run.right for run in runs) else ""
 
 
 def write_seconds(seconds: Mapping[str, Sequence[float]]) -> None:

@@ -136,6 +136,17 @@ def test_rewards_of_several_seeds_have_an_interval_over_these(script: Any) -> No
     assert line.split(" | ")[1] == "2.00 [0.73, 3.27]"
 
 
+def test_how_early_it_was_learned_is_shown_where_it_is_known(script: Any) -> None:
+    runs = {
+        "early": [run(script, seed, 0.5, right=[0.2, 0.9, 1.0]) for seed in (0, 1)],
+        "late": [run(script, 0, 0.5, right=[0.2, 0.3, 1.0])],
+        "partly": [run(script, 0, 0.5, right=[0.2]), run(script, 1, 0.5)],
+    }
+    head, _, *lines = script.seeking_table(runs, {arm: arm for arm in runs}).splitlines()
+    assert head.split(" | ")[-1] == "right while learning |"
+    assert [line.split(" | ")[-1] for line in lines] == ["70% |", "50% |", " |"]
+
+
 def test_seconds_are_medians_and_ratios_within_a_round(script: Any) -> None:
     seconds = {"a": [0.02, 0.05, 0.04], "b": [0.01, 0.02, 0.04]}
     lines = script.seconds_table(seconds, {"a": "A", "b": "B"}).splitlines()
