@@ -54,6 +54,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         """
         self.lengths = torch.tensor([row.length for row in rows])
         """Tokens of each row, [B], on the host."""
+        self._places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         self.capacity = int(self.lengths.max()) + room
         """Tokens that each row has room for at first."""
         depth = max(len(row.layers) for row in rows)
@@ -64,6 +65,19 @@ class RaggedCache(Cache):  # type: ignore[misc]
     def advance(self, counts: Tensor) -> None:
         """Count new tokens after a forward that wrote them, [B]."""
         self.lengths = self.lengths + counts
+        self._places.clear()
+
+    def places(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where the next `count` tokens of each row go: rows [B, 1] and columns [B, count].
+
+        All layers of a forward write there, and a GPU waits for such numbers from the host.
+        """
+        key = (count, device)
+        if key not in self._places:
+            rows = torch.arange(len(self.lengths), device=device)[:, None]
+            columns = (self.lengths[:, None] + torch.arange(count)).to(device)
+            self._places[key] = rows, columns
+        return self._places[key]
 
     def rows(self) -> list[KeyValues]:
         """Each row's own part, without copying."""
@@ -119,9 +133,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys[:, :, first:end] = key_states
             self.values[:, :, first:end] = value_states
         else:
-            device = key_states.device
-            row = torch.arange(len(starts), device=device)[:, None]
-            column = (starts[:, None] + torch.arange(added)).to(device)
+            row, column = self._cache.places(added, key_states.device)
             self.keys[row, :, column] = key_states.transpose(1, 2)
             self.values[row, :, column] = value_states.transpose(1, 2)
         return self.keys[:, :, :end], self.values[:, :, :end]
