@@ -172,6 +172,10 @@ class GRPOLearner:
                 self.model, reading.hidden, reading.batch, temperature=config.temperature
             )
         old = reading.cut([torch.from_numpy(one.tokens["logprob"].copy()) for one in samples])
+        if config.ratio == "sequence" and config.minibatches == 1:
+            # The model is still the one that played. In bfloat16 it reads with other roundings than
+            # it wrote with, and over a sequence they pass clips as narrow as GSPO's.
+            old = logprobs.detach()
         table = reading.cut(weights)
         terms = policy_terms(
             logprobs,

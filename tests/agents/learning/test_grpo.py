@@ -373,10 +373,21 @@ def test_a_model_plays_in_the_precision_that_it_learns_in(
     minute_video: Path, half_precision: Accelerator
 ) -> None:
     config = dataclasses.replace(COLLECTOR, group_size=6)
-    learner = grpo(minute_video, accelerator=half_precision, collector=config, **VARIANTS["gspo"])
+    learner = grpo(minute_video, accelerator=half_precision, collector=config)
     metrics = learner.update(0).metrics
-    assert metrics["mean_ratio"] == pytest.approx(1, abs=1e-4)
+    assert metrics["mean_ratio"] == pytest.approx(1, abs=1e-4) and metrics["mean_ratio"] != 1
     assert metrics["clipped_low"] == metrics["clipped_high"] == 0
+
+
+def test_what_is_rounded_otherwise_in_reading_is_not_clipped_by_gspo(
+    minute_video: Path, half_precision: Accelerator
+) -> None:
+    narrow = {**VARIANTS["gspo"], "clip_low": 1e-9, "clip_high": 1e-9}
+    config = dataclasses.replace(COLLECTOR, group_size=6)
+    learner = grpo(minute_video, accelerator=half_precision, collector=config, **narrow)
+    metrics = learner.update(0).metrics
+    assert metrics["clipped_low"] == metrics["clipped_high"] == 0
+    assert metrics["grad_norm"] > 0
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
