@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, NamedTuple
@@ -146,13 +147,20 @@ def interval(values: Sequence[float], questions: int) -> str:
 
 
 def comparable(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> dict[str, list[Run]]:
-    """The runs of arms, of the seeds that all arms with runs have; nothing for a lone arm."""
-    present = {arm: runs[arm] for arm in arms if arm in runs}
-    if len(present) < 2:
-        return {}
-    seeds = set.intersection(*({run.seed for run in some} for some in present.values()))
-    chosen = {arm: [run for run in some if run.seed in seeds] for arm, some in present.items()}
-    return {arm: some for arm, some in chosen.items() if some}
+    """The most runs of at least two arms that all have the same seeds; of as many, more arms."""
+    of_arm = {arm: {run.seed: run for run in runs[arm]} for arm in arms if arm in runs}
+    known = sorted(set[int]().union(*of_arm.values()))
+    best: dict[str, list[Run]] = {}
+    for count in range(1, len(known) + 1):
+        for seeds in combinations(known, count):
+            found = {
+                arm: [some[seed] for seed in seeds]
+                for arm, some in of_arm.items()
+                if some.keys() >= set(seeds)
+            }
+            if len(found) > 1 and len(found) * count > sum(map(len, best.values())):
+                best = found
+    return best
 
 
 def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:

@@ -99,6 +99,23 @@ def test_arms_are_compared_over_the_seeds_that_all_of_them_have(script: Any) -> 
     assert script.comparable(runs, {"one": "1", "missing": "3"}) == {}
 
 
+def test_an_arm_that_was_run_once_does_not_cost_the_others_their_seeds(script: Any) -> None:
+    runs = {
+        "one": [run(script, seed, 0.5) for seed in (0, 1, 2)],
+        "other": [run(script, seed, 0.5) for seed in (0, 1, 2)],
+        "new": [run(script, 2, 0.5)],
+    }
+    found = script.comparable(runs, {"one": "1", "new": "2", "other": "3"})
+    assert {arm: len(some) for arm, some in found.items()} == {"one": 3, "other": 3}
+    # Two arms of two seeds are as many runs as four of one seed, which say more.
+    runs = {
+        arm: [run(script, seed, 0.5) for seed in range(seeds)]
+        for arm, seeds in {"a": 2, "b": 1, "c": 2, "d": 1}.items()
+    }
+    found = script.comparable(runs, {arm: arm for arm in runs})
+    assert {arm: len(some) for arm, some in found.items()} == dict.fromkeys("abcd", 1)
+
+
 # Of three seeds: the mean is 0.5, s = 0.1, t of two degrees 4.303, 0.1 * 4.303 / sqrt(3) = 0.248.
 # Of one: Wilson's interval of 50 of 100 is 0.404 to 0.596.
 @pytest.mark.parametrize(
