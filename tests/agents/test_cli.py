@@ -27,6 +27,7 @@ def test_the_demo_compares_a_model_before_and_after_it_learned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="models are an extra")
+    monkeypatch.setattr("agents.demo._THREADS", 1)  # threads that wait for a busy core cost much
     small = ("--steps", "2", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
     assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
@@ -50,6 +51,7 @@ def test_the_demo_goes_on_with_the_same_settings_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="models are an extra")
+    monkeypatch.setattr("agents.demo._THREADS", 1)  # threads that wait for a busy core cost much
     small = ("--steps", "1", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
     go_on = ("--out", str(tmp_path), "--resume")
     assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
