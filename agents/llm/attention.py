@@ -235,9 +235,10 @@ def _attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: q [B, H, L, D] to [B, L, H, D]."""
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if decoupling is None:
-        from_nothing = attention_mask is None and query.shape[2] == key.shape[2] and not dropout
-        if from_nothing and is_causal is not False and not _has_grouped_kernel(query):
+        is_plain = attention_mask is None and query.shape[2] == key.shape[2] and dropout == 0
+        if is_plain and causal and not _has_grouped_kernel(query):
             return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
@@ -250,7 +251,6 @@ def _attention_forward(
             "transformers looks for packed sequences and makes a mask)"
         )
     unsupported = [name for name in _NOT_WITH_A_PLAN if _is_set(kwargs.get(name))]
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if dropout > 0 or unsupported or not causal:
         raise ConfigError(
             f"a plan for task-decoupled attention is for causal attention without dropout and "

@@ -184,7 +184,10 @@ def test_where_no_kernel_knows_groups_keys_are_repeated(monkeypatch: pytest.Monk
         attend = functional.scaled_dot_product_attention
         monkeypatch.setattr(functional, "scaled_dot_product_attention", called)
         torch.testing.assert_close(logits(model, batch), expected, rtol=0, atol=2e-5)
-    assert calls == [False] * 3
+        assert calls == [False] * 3
+        for layer in model.model.language_model.layers:
+            set_bidirectional(layer.self_attn)
+        assert not torch.allclose(logits(model, batch), expected, atol=1e-3)
 
 
 def test_generation_without_a_plan_is_that_of_sdpa() -> None:
