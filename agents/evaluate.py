@@ -184,9 +184,9 @@ def summary_table(rows: Sequence[PolicySummary]) -> Table:
     table.add_column("policy", overflow="fold")  # what gives way
     for heading in ("accuracy", "reward", *parts, "turns", "tokens", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    for row, policy in zip(rows, _short([row.policy for row in rows]), strict=True):
         table.add_row(
-            _short(row.policy),
+            policy,
             _percent(row.accuracy),
             f"{row.reward.mean:.2f}",
             *(f"{row.parts[name].mean:.2f}" for name in parts),
@@ -197,10 +197,25 @@ def summary_table(rows: Sequence[PolicySummary]) -> Table:
     return table
 
 
-def _short(policy: str) -> str:
-    """A policy's name, a folder by its last two parts."""
+def _short(policies: Sequence[str]) -> list[str]:
+    """Names of policies, folders by as many of their last parts as tell them apart, at least two.
+
+    >>> _short(["oracle", "hf:runs/a/model", "hf:runs/b/model", "hf:base/runs/b/model"])
+    ['oracle', 'hf:runs/a/model', 'hf:runs/b/model', 'hf:base/runs/b/model']
+    >>> _short(["hf:/data/runs/a/model", "hf:/data/runs/b/model"])
+    ['hf:a/model', 'hf:b/model']
+    """
+    longest = max(len(Path(policy).parts) for policy in policies)
+    for count in range(2, longest + 1):
+        short = [_last_parts(policy, count) for policy in policies]
+        if len(set(short)) == len(policies):
+            return short
+    return list(policies)
+
+
+def _last_parts(policy: str, count: int) -> str:
     kind, colon, name = policy.partition(":")
-    return f"{kind}{colon}{Path(*Path(name).parts[-2:])}" if colon else policy
+    return f"{kind}{colon}{Path(*Path(name).parts[-count:])}" if colon else policy
 
 
 def _percent(estimate: Estimate) -> str:
