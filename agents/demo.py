@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -45,7 +46,7 @@ tower is left as it is: rewards teach what to do, hardly what to see.
 
 
 _THREADS: Final = 2
-"""A second one takes a third of the time off; more were not tried."""
+"""At most. A second one takes a third of the time off where cores are idle; more were not tried."""
 
 
 def train_tasks(videos: int = 100) -> list[VideoTask]:
@@ -96,10 +97,34 @@ def run_reproduce(config: Reproduce) -> int:
 
 
 def _prepared() -> Console:
-    """The terminal; the Makefile asks for one thread, which is less than this needs."""
-    torch.set_num_threads(min(_THREADS, os.cpu_count() or 1))
+    """The terminal; the Makefile asks for one thread, which is less than an idle machine gives."""
+    torch.set_num_threads(quickest_threads())
     disable_progress_bar()  # ours are enough
     return Console()
+
+
+def quickest_threads(most: int = _THREADS, rounds: int = 5) -> int:
+    """How many threads multiply matrices of a small model quickest, here and now.
+
+    Threads of torch spin while they wait for each other, so on cores that others use, two are
+    several times as slow as one.
+    """
+    states, weights = torch.ones(1024, 192), torch.ones(192, 768)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        began = time.perf_counter()
+        for _ in range(20):
+            torch.relu(states @ weights)
+        return time.perf_counter() - began
+
+    before = torch.get_num_threads()
+    try:
+        taken = [[seconds(threads) for threads in range(1, most + 1)] for _ in range(rounds)]
+    finally:
+        torch.set_num_threads(before)
+    medians = [median(column) for column in zip(*taken, strict=True)]
+    return 1 + medians.index(min(medians))
 
 
 def _plan(

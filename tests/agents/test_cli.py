@@ -1,4 +1,5 @@
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_the_demo_compares_a_model_before_and_after_it_learned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="models are an extra")
-    monkeypatch.setattr("agents.demo._THREADS", 1)  # threads that wait for a busy core cost much
+    monkeypatch.setattr("agents.demo.quickest_threads", lambda: 1)  # other tests come and go
     small = ("--steps", "2", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
     assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
@@ -47,11 +48,27 @@ def test_the_demo_compares_a_model_before_and_after_it_learned(
     assert "Learning" in page and "data:image/svg+xml;base64," in page
 
 
+@pytest.mark.parametrize(("cost_of_a_thread", "quickest"), [(-1, 2), (1, 1)])
+def test_the_demo_takes_as_many_threads_as_help(
+    monkeypatch: pytest.MonkeyPatch, cost_of_a_thread: int, quickest: int
+) -> None:
+    torch = pytest.importorskip("torch", reason="models are an extra")
+    from agents.demo import quickest_threads
+
+    clock = itertools.accumulate(
+        iter(lambda: 10 + cost_of_a_thread * torch.get_num_threads(), None)
+    )
+    before = torch.get_num_threads()
+    monkeypatch.setattr("agents.demo.time.perf_counter", lambda: next(clock))
+    assert quickest_threads() == quickest
+    assert torch.get_num_threads() == before
+
+
 def test_the_demo_goes_on_with_the_same_settings_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="models are an extra")
-    monkeypatch.setattr("agents.demo._THREADS", 1)  # threads that wait for a busy core cost much
+    monkeypatch.setattr("agents.demo.quickest_threads", lambda: 1)  # other tests come and go
     small = ("--steps", "1", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
     go_on = ("--out", str(tmp_path), "--resume")
     assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
