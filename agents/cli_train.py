@@ -89,7 +89,8 @@ class RolloutOptions(TrainOptions):
     temperature: float = 1.0
     """Of sampling."""
     shaping: bool = False
-    """Pay turns for what they have shown of the clues, at no gain over the episode."""
+    """Pay turns for what they have shown of the clues, at no gain over the episode; grpo then
+    credits each turn with what came after it."""
     workers: int = 2
     """Threads that decode."""
     rollout_batch: int = 64
@@ -109,9 +110,7 @@ class GRPO(RolloutOptions):
     group_size: int = 8
     """Episodes of each question."""
     minibatches: int = 1
-    """Optimiser steps on one batch of episodes."""
-    turn_credit: bool = False
-    """Credit each turn with what came after it; else every turn with the whole episode."""
+    """Optimiser steps on one batch of episodes; with one, nothing is clipped."""
     task_decoupling: bool = False
     """Play and learn with task-decoupled attention inside tags."""
 

@@ -30,9 +30,8 @@ SHIPPED: Final = Path(__file__).parent / "checkpoints" / "needle-sft"
 
 GRPO_SETTINGS: Final = GRPOConfig(
     steps=40,
-    collector=CollectorConfig(
-        questions=16, group_size=8, tolerance=0.05, workers=2, batch_size=128
-    ),
+    collector=CollectorConfig(questions=16, group_size=8, workers=2, batch_size=128),
+    tolerance=0.05,
     optimiser=OptimiserConfig(
         learning_rate=1e-4, schedule="cosine", betas=(0.9, 0.98), train_vision=False
     ),

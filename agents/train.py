@@ -25,7 +25,7 @@ from agents.learning.collecting import CollectorConfig
 from agents.learning.demonstration_reader import DemonstrationReader
 from agents.learning.demonstrations import Demonstrator
 from agents.learning.grpo import GRPOLearner
-from agents.learning.grpo_config import VARIANTS, GRPOConfig
+from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
 from agents.learning.optimiser import OptimiserConfig
 from agents.learning.ppo import PPOConfig, PPOLearner
@@ -236,6 +236,10 @@ def _from_anywhere(options: TrainOptions) -> TrainOptions:
         for field in fields_of(options)
         if isinstance(value := getattr(options, field.name), Path) and field.name != "out"
     }
+    for name in ("model", "adapter"):  # which may be hub names
+        value = getattr(options, name)
+        if value not in (None, "tiny") and (folder := Path(value).expanduser()).is_dir():
+            paths[name] = str(folder.resolve())
     return replace(options, **paths)
 
 
@@ -354,27 +358,23 @@ def _collector(options: RolloutOptions, **counts: Any) -> CollectorConfig:
 
 
 def _grpo_config(options: GRPO) -> GRPOConfig:
-    config = GRPOConfig(
+    return GRPOConfig(
         steps=options.steps,
         collector=_collector(options, questions=options.questions, group_size=options.group_size),
         optimiser=_optimiser(options),
         minibatches=options.minibatches,
         temperature=options.temperature,
-        turn_credit=options.turn_credit,
         shaping=CoverageShaping() if options.shaping else None,
         task_decoupling=options.task_decoupling,
         max_tokens=options.max_tokens,
         seed=options.seed,
-    )
-    return replace(config, **VARIANTS[options.variant])
+    ).as_variant(options.variant)
 
 
 def _ppo_config(options: PPO) -> PPOConfig:
     return PPOConfig(
         steps=options.steps,
-        collector=_collector(
-            options, questions=options.episodes, group_size=1, drop_uninformative=False
-        ),
+        collector=_collector(options, questions=options.episodes, group_size=1),
         optimiser=_optimiser(options),
         epochs=options.epochs,
         minibatches=options.minibatches,
@@ -404,5 +404,7 @@ def _say_where(console: Console, options: TrainOptions, saved: Path, started: fl
     console.print(f"Model:  {saved / 'model'}", soft_wrap=True)
     model = saved / "model" if saved.is_absolute() else f"./{saved / 'model'}"
     tasks = f" --annotations {options.annotations}" if options.annotations else ""
-    console.print(f"Next:   videoseek eval --policy hf:{model}{tasks}", soft_wrap=True)
+    # Who sampled under a mask plays by it too.
+    scope = " --scope tags" if isinstance(options, GRPO) and options.task_decoupling else ""
+    console.print(f"Next:   videoseek eval --policy hf:{model}{tasks}{scope}", soft_wrap=True)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.")

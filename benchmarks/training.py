@@ -165,9 +165,8 @@ def our_speed(
         tasks,
         GRPOConfig(
             steps=steps + 1,
-            collector=CollectorConfig(
-                questions=len(tasks), group_size=GROUP, workers=1, drop_uninformative=False
-            ),
+            collector=CollectorConfig(questions=len(tasks), group_size=GROUP, workers=1),
+            drop_uninformative=False,
             optimiser=OptimiserConfig(learning_rate=1e-6),
             share_prompts=share,
         ),

@@ -50,7 +50,6 @@ from agents.learning.from_nothing.train import (
 )
 from agents.learning.from_nothing.ways import DECOUPLED, GUESSING, NATIVE, SINGLE_TURN, Way
 from agents.learning.grpo import GRPOLearner
-from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
 from agents.learning.ppo import PPOConfig, PPOLearner
 from agents.llm.decoupling import Scope, TaskDecoupling
@@ -70,7 +69,7 @@ from rewards import (
     WeightedSum,
     accuracy,
 )
-from videoseek_env.action import Malformed
+from rewards.credit import CoverageShaping
 from videoseek_env.budget import get_budget
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.session import SessionConfig
@@ -107,19 +106,23 @@ class Arm:
     """None compares what supervised training made."""
 
 
-def grpo(reward: RewardFunction | None = None, variant: str = "dapo") -> MakeLearner:
-    """GRPO by a reward, in a variant."""
+def grpo(
+    reward: RewardFunction | None = None, variant: str = "dapo", **settings: Any
+) -> MakeLearner:
+    """GRPO by a reward, in a variant, with settings of `GRPOConfig` beside."""
 
     def make(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
-        config = replace(GRPO_SETTINGS, seed=seed).as_variant(variant)
-        return _grpo_learner(model, config, way, reward)
+        return GRPOLearner(
+            model,
+            train_tasks(),
+            replace(GRPO_SETTINGS, seed=seed, **settings).as_variant(variant),
+            session=way.rules,
+            reward=TrajectoryGuidedReward() if reward is None else reward,
+            cache=CACHE,
+            make_session=way.make_session,
+        )
 
     return make
-
-
-def turn_credit(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
-    """GRPO that credits turns."""
-    return _grpo_learner(model, replace(GRPO_SETTINGS, seed=seed, turn_credit=True), way, None)
 
 
 def ppo(lam: float) -> MakeLearner:
@@ -130,7 +133,7 @@ def ppo(lam: float) -> MakeLearner:
     def make(model: VisionLanguageModel, seed: int, way: Way) -> Learner:
         config = PPOConfig(
             steps=GRPO_SETTINGS.steps,
-            collector=CollectorConfig(questions=episodes, group_size=1, drop_uninformative=False),
+            collector=CollectorConfig(questions=episodes, group_size=1),
             optimiser=GRPO_SETTINGS.optimiser,
             minibatches=1,
             lam=lam,
@@ -146,20 +149,6 @@ def ppo(lam: float) -> MakeLearner:
         )
 
     return make
-
-
-def _grpo_learner(
-    model: VisionLanguageModel, config: GRPOConfig, way: Way, reward: RewardFunction | None
-) -> Learner:
-    return GRPOLearner(
-        model,
-        train_tasks(),
-        config,
-        session=way.rules,
-        reward=TrajectoryGuidedReward() if reward is None else reward,
-        cache=CACHE,
-        make_session=way.make_session,
-    )
 
 
 NATIVE_SFT = Demonstrated("native")
@@ -217,8 +206,9 @@ TABLES: Mapping[str, Mapping[str, Arm]] = {
         "guessing-grpo": Arm("DAPO (Video-o3's)", GUESSING_SFT, grpo()),
         "variant-grpo": Arm("GRPO", GUESSING_SFT, grpo(variant="grpo")),
         "variant-dr_grpo": Arm("Dr.GRPO", GUESSING_SFT, grpo(variant="dr_grpo")),
-        "variant-gspo": Arm("GSPO", GUESSING_SFT, grpo(variant="gspo")),
-        "turn-credit": Arm("DAPO with credit by turns", GUESSING_SFT, turn_credit),
+        "turn-credit": Arm("DAPO, by turns", GUESSING_SFT, grpo(shaping=CoverageShaping())),
+        "steps-dapo": Arm("DAPO, four steps", GUESSING_SFT, grpo(minibatches=4)),
+        "steps-gspo": Arm("GSPO, four steps", GUESSING_SFT, grpo(variant="gspo", minibatches=4)),
         "ppo": Arm("PPO", GUESSING_SFT, ppo(1.0)),
         "ppo-0.95": Arm("PPO, lambda 0.95", GUESSING_SFT, ppo(0.95)),
     },
@@ -316,8 +306,6 @@ def compare(
             )
             for kind in QUADRANTS
         },
-        invalid=fmean(one.is_invalid for one in greedy),
-        sampled_invalid=fmean(one.is_invalid for one in sampled),
         cpu_seconds=cpu_seconds,
         right=tuple(right),
     )
@@ -331,8 +319,6 @@ class Played:
     reward: Reward
     visual_tokens: int
     """That were read, by each role that read them."""
-    is_invalid: bool
-    """Whether a reply was malformed, or none was an answer."""
 
 
 def play(
@@ -369,13 +355,10 @@ def played_in(session: Session) -> Played:
     if isinstance(session, DecoupledSession):
         roles = list(session.game.sessions.values())
     trajectory = session.trajectory
-    turns = [turn for role in roles for turn in role.trajectory.turns]
     return Played(
         trajectory=trajectory,
         reward=TrajectoryGuidedReward()(trajectory),
         visual_tokens=sum(role.visual_tokens for role in roles),
-        is_invalid=any(isinstance(turn.action, Malformed) for turn in turns)
-        or trajectory.answer is None,
     )
 
 

@@ -63,9 +63,6 @@ class Run:
     """Updates of reinforcement learning."""
     quadrants: Mapping[str, Quadrant]
     """By `TaskKind`."""
-    invalid: float
-    """Share of greedy episodes that did not end with an answer, or held a malformed reply."""
-    sampled_invalid: float
     cpu_seconds: float
     """Processor time of these updates."""
     right: Sequence[float] = ()
@@ -165,7 +162,7 @@ def comparable(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> di
 
 def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
     """How often arms are right, by kind of question: one line an arm that has runs."""
-    heads = ["arm", "seeds", *QUADRANTS.values(), "all, sampled", "invalid", "invalid, sampled"]
+    heads = ["arm", "seeds", *QUADRANTS.values(), "all, sampled"]
 
     def cells(some: Sequence[Run]) -> list[str]:
         questions = sum(one.questions for one in some[0].quadrants.values())
@@ -180,8 +177,6 @@ def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -
                 for kind in QUADRANTS
             ),
             interval(sampled, questions),
-            f"{mean(run.invalid for run in some):.1%}",
-            f"{mean(run.sampled_invalid for run in some):.1%}",
         ]
 
     return _table(heads, runs, arms, cells)

@@ -60,9 +60,8 @@ grpo = GRPOLearner(
     tasks,
     GRPOConfig(
         steps=args.grpo_steps,
-        collector=CollectorConfig(
-            questions=2, group_size=4, drop_uninformative=args.grpo_steps > 2
-        ),
+        collector=CollectorConfig(questions=2, group_size=4),
+        drop_uninformative=args.grpo_steps > 2,
         optimiser=OptimiserConfig(learning_rate=1e-4),
     ),
     session=rules,

@@ -5,6 +5,8 @@ What the *model* does wrong is data instead: an error observation, a named endin
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 
 class VideoSeekError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -36,6 +38,17 @@ def check_counts(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not value >= 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
+
+
+def check_one_of(options: Any, **values: object) -> None:
+    """Refuse a value that is none of a `Literal`'s, by its name.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for name, value in values.items():
+        if value not in get_args(options):
+            raise ConfigError(f"{name} must be one of {list(get_args(options))}, got {value!r}")
 
 
 class DatasetError(VideoSeekError, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,10 @@ import torch
 from torch import Tensor
 
 from agents.learning.losses import check_tokens
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_one_of
 
 Scale = Literal["std", "none"]
 """"std" divides by the group's standard deviation (GRPO); "none" does not (Dr.GRPO)."""
-
-Over = Literal["zero", "return"]
-"""What an episode that is over counts as, where a later turn of another is compared with it: as
-nothing, since it gets nothing any more, or as its whole return."""
 
 _EPSILON = 1e-6
 
@@ -87,7 +83,7 @@ def group_advantages(
         raise ConfigError(
             f"expected a reward for each of {len(member)} episodes, got {len(rewards)}"
         )
-    _check_options(scale, tolerance)
+    check_options(scale, tolerance)
     centred = rewards - _group_sums(rewards, member) / _group_sizes(member)
     deviation = _deviation(rewards, member)
     is_informative = deviation >= tolerance
@@ -100,55 +96,47 @@ def turn_advantages(
     groups: npt.ArrayLike,
     *,
     scale: Scale = "std",
-    over: Over = "zero",
     tolerance: float = 1e-4,
 ) -> TurnAdvantages:
     """A_it = (G_it - b_it) / (std + 1e-6), G_it the rewards of episode i from turn t on.
 
     b_it is the mean of G_jt over the other members j of the group. An episode that is over by turn
-    t counts as `over` says, and stays in the mean. No action of i enters b_it, so that without
-    scaling the policy gradient is unbiased, although episodes stop at different turns.
+    t stays in that mean with its whole return. No action of i enters b_it, so that without scaling
+    the policy gradient is unbiased, although episodes stop at different turns. Where the reward
+    comes at the end alone, every turn's advantage is that of its episode.
 
-    Where the reward comes at the end alone, "return" makes every turn's advantage that of its
-    episode, and varies less: a turn that few others reach is not compared with zeros.
-
-    A mean over those still running, oneself included, would not be unbiased: it multiplies turn t
-    by the mean of (m_t - 1) / m_t, m_t of them running, which is another number at each turn.
+    What is over could count as nothing instead, since it gets nothing any more. That would be
+    unbiased too, but varies more: a turn that few others reach is compared with zeros. A mean over
+    those still running, oneself included, would not be unbiased: it multiplies turn t by the mean
+    of (m_t - 1) / m_t, m_t of them running, which is another number at each turn.
 
     Source: leave-one-out, Kool et al., "Buy 4 REINFORCE samples, get a baseline for free!", 2019,
     and arXiv 2402.14740; returns-to-go, Sutton et al., "Policy gradient methods", NeurIPS 1999.
-    Differs from the paper: by turns, and the scaling, which is GRPO's: one std for the whole
-    returns of a group, the same at all its turns.
+    Differs from the paper: by turns, and the scaling, which is GRPO's: one std for all turns of a
+    group, the largest of any. Where rewards of turns cancel over an episode, as shaping does, whole
+    returns may hardly differ while returns-to-go do.
 
-    Where rewards of turns cancel over an episode, as shaping does, whole returns may hardly differ
-    while returns-to-go do: "std" then blows the turns up, and "none" is safer.
-
-    >>> turn_advantages([[0.0, 1.0], [0.5]], [0, 0], scale="none").values.tolist()
-    [[0.5, 1.0], [-0.5, 0.0]]
+    >>> turn_advantages([[0.0, 1.0], [1.5, -1.0]], [0, 0], scale="none").values.tolist()
+    [[0.5, 2.0], [-0.5, -2.0]]
 
     Args:
         turn_rewards: Finite; for each episode the reward of each of its turns.
         groups: As for `group_advantages`.
         scale: See `Scale`.
-        over: See `Over`.
-        tolerance: As for `group_advantages`; the std is that of whole returns for "std", and the
-            largest of any turn for "none".
+        tolerance: As for `group_advantages`, with the std above.
 
     Raises:
         ConfigError: If a shape or value is none of these.
     """
     member = _members(groups)
     rewards, is_running = _table(turn_rewards, len(member))
-    _check_options(scale, tolerance)
-    if over not in get_args(Over):
-        raise ConfigError(f"over must be one of {list(get_args(Over))}, got {over!r}")
+    check_options(scale, tolerance)
     to_go = rewards[:, ::-1].cumsum(axis=1)[:, ::-1]
     whole = rewards.sum(axis=1)
-    counted = to_go if over == "zero" else np.where(is_running, to_go, whole[:, None])
+    counted = np.where(is_running, to_go, whole[:, None])
     others = _group_sums(counted, member) - counted
     centred = to_go - others / (_group_sizes(member)[:, None] - 1.0).clip(min=1.0)
-    compared = whole[:, None] if scale == "std" else counted
-    deviation = _deviation(compared, member).max(axis=1, initial=0.0)
+    deviation = _deviation(counted, member).max(axis=1, initial=0.0)
     is_informative = deviation >= tolerance
     divisor = deviation[:, None] + _EPSILON if scale == "std" else 1.0
     values = np.where(is_running & is_informative[:, None], centred / divisor, 0.0)
@@ -307,8 +295,12 @@ def _finite(rewards: npt.ArrayLike, name: str) -> Floats:
     return values
 
 
-def _check_options(scale: str, tolerance: float) -> None:
-    if scale not in get_args(Scale):
-        raise ConfigError(f"scale must be one of {list(get_args(Scale))}, got {scale!r}")
+def check_options(scale: str, tolerance: float) -> None:
+    """Refuse what is no option of advantages over groups.
+
+    Raises:
+        ConfigError: If one is none.
+    """
+    check_one_of(Scale, scale=scale)
     if not tolerance > 0:
         raise ConfigError(f"tolerance must be above 0, got {tolerance}")

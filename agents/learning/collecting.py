@@ -1,7 +1,7 @@
 """Fresh episodes for a step: groups of rollouts per question, until enough of them teach something.
 
-A group whose rewards are all alike has no advantage to learn from. It is dropped, and another
-question takes its place, up to a limit. An episode that fails, because of its video or its policy,
+A group that the learner has no use for is dropped, and another question takes its place, up to a
+limit. An episode that fails, because of its video or its policy,
 or one that hangs, is played once more with another seed; if that fails too, its group is dropped
 and counted.
 """
@@ -17,7 +17,6 @@ from functools import partial
 import numpy as np
 from accelerate.utils import gather_object
 
-from agents.learning.advantages import group_advantages
 from agents.learning.sample import Sample
 from agents.llm.hf_policy import HFPolicy, Role
 from agents.ongoing import MakeSession, OngoingEpisode
@@ -55,11 +54,11 @@ class Collected:
     """Episodes of this process, group by group, and what became of all others."""
 
     experiences: list[Experience] = field(default_factory=list)
-    """To learn from: sound groups whose rewards differ."""
+    """To learn from: sound groups that teach something."""
     all_played: list[Experience] = field(default_factory=list)
     """Every episode, those of dropped groups and failed ones included: what reports show."""
     uninformative_groups: int = 0
-    """Dropped because all their rewards are alike."""
+    """Dropped because they teach nothing."""
     failed_groups: int = 0
     """Dropped because an episode failed twice."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -82,10 +81,6 @@ class CollectorConfig:
     """Episodes of each question."""
     max_draws: int = 4
     """Draw at most so many times `questions` in a step to replace dropped groups."""
-    drop_uninformative: bool = True
-    """Whether groups whose rewards are all alike are replaced by fresh ones."""
-    tolerance: float = 1e-4
-    """Rewards are alike if their standard deviation is below this."""
     workers: int = 2
     """Threads that decode."""
     batch_size: int = 64
@@ -96,11 +91,6 @@ class CollectorConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "questions", "group_size", "max_draws", "workers", "batch_size")
-        if self.drop_uninformative and self.group_size == 1:
-            raise ConfigError(
-                "rewards of a group of one are always alike: with drop_uninformative, group_size "
-                "must be at least 2"
-            )
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise ConfigError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
 
@@ -118,6 +108,7 @@ class Collector:
         reward: RewardFunction,
         cache: ClipCache,
         make_session: MakeSession = VideoSession,
+        teaches: Callable[[Sequence[Experience]], bool] = lambda group: True,
         seed: int = 0,
         process: int = 0,
         processes: int = 1,
@@ -132,6 +123,7 @@ class Collector:
             reward: Scores a trajectory.
             cache: Decoded clips.
             make_session: Makes the session of an episode.
+            teaches: Whether anything can be learned from a group; others are replaced.
             seed: Decides the order of questions and every episode.
             process: This process's number; a group is played by one of them.
             processes: How many there are.
@@ -145,7 +137,7 @@ class Collector:
         self.session = session
         self._make_policy, self._tasks = make_policy, tasks
         self._reward, self._cache, self._seed = reward, cache, seed
-        self._make_session = make_session
+        self._make_session, self._teaches = make_session, teaches
         self._process, self._processes = process, processes
 
     def collect(self, step: int, first: int) -> Collected:
@@ -243,11 +235,7 @@ class Collector:
         if any(one.error for one in group):
             found.failed_groups += 1
             return False
-        rewards = [one.reward.value for one in group]
-        informative = group_advantages(
-            rewards, [0] * len(rewards), tolerance=self.config.tolerance
-        ).is_informative
-        if self.config.drop_uninformative and not informative.any():
+        if not self._teaches(group):
             found.uninformative_groups += 1
             return False
         found.experiences += group

@@ -18,7 +18,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from agents.learning.advantages import group_advantages, turn_advantages
+from agents.learning.advantages import (
+    GroupAdvantages,
+    TurnAdvantages,
+    group_advantages,
+    turn_advantages,
+)
 from agents.learning.collecting import Experience
 from agents.learning.global_weights import global_weights
 from agents.learning.grpo_config import GRPOConfig
@@ -40,7 +45,7 @@ from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
 
-_Floats = npt.NDArray[np.float32]
+_Floats = npt.NDArray[np.float64]
 
 _logger = logging.getLogger(__name__)
 
@@ -74,13 +79,16 @@ class GRPOLearner:
                 turn: each is a context of its own, and learns from the episode's reward.
 
         Raises:
-            ConfigError: If turns are to be credited of any other session than `VideoSession`.
+            ConfigError: If turns are to be credited of any other session than `VideoSession`, or
+                ratios of sequences to be clipped in half precision.
         """
-        if config.turn_credit and make_session is not VideoSession:
-            raise ConfigError("turn_credit needs episodes of one role: leave make_session out")
+        self.accelerator = accelerator or Accelerator()
+        if config.shaping is not None and make_session is not VideoSession:
+            raise ConfigError("shaping needs episodes of one role: leave make_session out")
+        if config.ratio == "sequence":
+            _check_sequence_ratio(config.minibatches, self.accelerator.mixed_precision)
         self.model, self.config = model, config
         self.modules: Mapping[str, nn.Module] = {}
-        self.accelerator = accelerator or Accelerator()
         self.total_steps, self.drawn = config.steps, 0
         self.batch: Sequence[Sample] = ()
         model.network.to(self.accelerator.device)
@@ -104,6 +112,7 @@ class GRPOLearner:
             seed=config.seed,
             scope=self._scope,
             make_session=make_session,
+            teaches=self._teaches if config.drop_uninformative else lambda group: True,
         )
 
     def update(self, step: int) -> Update:
@@ -193,46 +202,30 @@ class GRPOLearner:
         """What was played in each role, with what it was worth."""
         if not experiences:
             return []
-        credit = self._turn_credit if self.config.turn_credit else self._whole_credit
         return [
-            _Lesson(one.group, sample, torch.from_numpy(advantages), not _is_exceeded(one))
-            for one, row in zip(experiences, credit(experiences), strict=True)
-            for sample, advantages in zip(one.samples, row, strict=True)
+            _Lesson(one.group, sample, _of_tokens(sample, advantages), not _is_exceeded(one))
+            for one, advantages in zip(
+                experiences, self._advantages(experiences).values, strict=True
+            )
+            for sample in one.samples
         ]
 
-    def _whole_credit(self, experiences: Sequence[Experience]) -> list[list[_Floats]]:
-        """An episode's advantage for each token of all its roles."""
-        whole = group_advantages(
-            [one.reward.value for one in experiences],
-            [one.group for one in experiences],
-            scale=self.config.scale,
-            tolerance=self.config.collector.tolerance,
-        ).values
-        return [
-            [np.full(len(sample.tokens), value, np.float32) for sample in one.samples]
-            for one, value in zip(experiences, whole, strict=True)
-        ]
+    def _teaches(self, group: Sequence[Experience]) -> bool:
+        """Whether a token of a group has an advantage, and is not in an exceeded episode."""
+        informative = self._advantages(group).is_informative
+        return bool(informative.any()) and not all(_is_exceeded(one) for one in group)
 
-    def _turn_credit(self, experiences: Sequence[Experience]) -> list[list[_Floats]]:
-        """A turn's advantage for each of its tokens."""
-        turns = turn_advantages(
-            [self._turn_rewards(one) for one in experiences],
-            [one.group for one in experiences],
-            scale=self.config.scale,
-            over="return",  # the reward comes at the end: a late turn is compared with all episodes
-            tolerance=self.config.collector.tolerance,
-        ).values
-        return [
-            [row[sample.turn_of_tokens()].astype(np.float32) for sample in one.samples]
-            for one, row in zip(experiences, turns, strict=True)
-        ]
-
-    def _turn_rewards(self, one: Experience) -> list[float]:
-        rewards = [0.0] * len(one.trajectory.turns)
-        if self.config.shaping is not None:
-            rewards = self.config.shaping(one.trajectory)
-        rewards[-1] += one.reward.value
-        return rewards
+    def _advantages(self, experiences: Sequence[Experience]) -> GroupAdvantages | TurnAdvantages:
+        """Of episodes, or of their turns if those are paid."""
+        groups = [one.group for one in experiences]
+        scale, tolerance = self.config.scale, self.config.tolerance
+        if self.config.shaping is None:
+            rewards = [one.reward.value for one in experiences]
+            return group_advantages(rewards, groups, scale=scale, tolerance=tolerance)
+        paid = [self.config.shaping(one.trajectory) for one in experiences]
+        for turns, one in zip(paid, experiences, strict=True):
+            turns[-1] += one.reward.value
+        return turn_advantages(paid, groups, scale=scale, tolerance=tolerance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,6 +238,26 @@ class _Lesson:
     """float32 [L]."""
     is_kept: bool
     """False for an exceeded episode, whose tokens carry no loss."""
+
+
+def _of_tokens(sample: Sample, advantages: _Floats) -> Tensor:
+    """The advantage of an episode [] or of its turns [T] for each token, float32 [L]."""
+    if not advantages.ndim:
+        return torch.full((len(sample.tokens),), float(advantages))
+    return torch.from_numpy(advantages[sample.turn_of_tokens()].astype(np.float32))
+
+
+def _check_sequence_ratio(minibatches: int, precision: str) -> None:
+    if minibatches == 1:
+        _logger.warning(
+            "with one minibatch the ratios of sequences are 1 and never clipped: this is GRPO, and "
+            "GSPO only with several"
+        )
+    elif precision != "no":
+        raise ConfigError(
+            f"ratios of sequences are clipped more narrowly than {precision} rounds them: with "
+            "several minibatches compute in float32, by --mixed-precision no"
+        )
 
 
 def _is_exceeded(one: Experience) -> bool:

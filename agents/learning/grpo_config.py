@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from agents.learning.advantages import Scale
+from agents.learning.advantages import Scale, check_options
 from agents.learning.collecting import CollectorConfig
 from agents.learning.losses import Normalise, Ratio
 from agents.learning.optimiser import OptimiserConfig
 from rewards.credit import CoverageShaping
-from videoseek_env.errors import ConfigError, check_counts
+from videoseek_env.errors import ConfigError, check_counts, check_one_of
 
 
 def _variant(
@@ -50,6 +50,10 @@ class GRPOConfig:
     """Updates in all."""
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     """Episodes of a step."""
+    drop_uninformative: bool = True
+    """Whether groups without a difference are replaced by fresh ones."""
+    tolerance: float = 1e-4
+    """A group is without a difference if the standard deviation of its rewards is below this."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     clip_low: float = 0.2
     """Ratios below 1 - clip_low gain nothing further."""
@@ -62,13 +66,13 @@ class GRPOConfig:
     ratio: Ratio = "token"
     """Importance ratios of tokens, or one for each sequence."""
     minibatches: int = 1
-    """Optimiser steps on one batch of episodes; groups stay together."""
+    """Optimiser steps on one batch of episodes; groups stay together. With one, the model is still
+    the one that played: ratios are 1, and nothing is clipped."""
     temperature: float = 1.0
     """Of sampling, and of the likelihood that is trained."""
-    turn_credit: bool = False
-    """Credit each turn with what came after it; else every turn with the whole episode."""
     shaping: CoverageShaping | None = None
-    """Adds rewards of turns to `turn_credit`."""
+    """Pays turns for what they have shown. Each turn is then credited with what came after it; else
+    every turn with the whole episode."""
     task_decoupling: bool = False
     """Play and learn with task-decoupled attention inside tags."""
     share_prompts: bool = True
@@ -90,8 +94,9 @@ class GRPOConfig:
             raise ConfigError(
                 "an episode is compared with its group: group_size must be at least 2"
             )
-        if self.shaping is not None and not self.turn_credit:
-            raise ConfigError("shaping moves credit between turns: it needs turn_credit")
+        check_options(self.scale, self.tolerance)
+        check_one_of(Normalise, normalise=self.normalise)
+        check_one_of(Ratio, ratio=self.ratio)
 
     def as_variant(self, name: str) -> GRPOConfig:
         """The same settings with a published variant's.

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_one_of
 
 Normalise = Literal["tokens", "sequences", "constant"]
 """What `token_weights` divides by."""
@@ -110,6 +110,7 @@ def token_weights(
         ConfigError: If a shape, type or value is none of these.
     """
     check_tokens(trained)
+    check_one_of(Normalise, normalise=normalise)
     rows = len(trained)
     kept = trained
     if keep is not None:
@@ -121,14 +122,10 @@ def token_weights(
         divisor = kept.sum().clamp(min=1)
     elif normalise == "sequences":
         divisor = rows * kept.sum(1, keepdim=True).clamp(min=1)
-    elif normalise == "constant":
+    else:
         if constant is None or not constant >= 1:
             raise ConfigError(f"normalise 'constant' needs a constant of 1 or more, got {constant}")
         divisor = rows * constant
-    else:
-        raise ConfigError(
-            f"normalise must be one of {list(get_args(Normalise))}, got {normalise!r}"
-        )
     return kept.to(torch.float32) / divisor
 
 
@@ -310,11 +307,10 @@ def check_tokens(mask: Tensor, **numbers: Tensor) -> None:
 
 def _log_ratio(logprobs: Tensor, old_logprobs: Tensor, trained: Tensor, ratio: str) -> Tensor:
     """The logarithm of rho, [B, L]; 0 where not trained."""
+    check_one_of(Ratio, ratio=ratio)
     log_ratio = torch.where(trained, logprobs - old_logprobs, 0.0)
     if ratio == "token":
         return log_ratio
-    if ratio != "sequence":
-        raise ConfigError(f"ratio must be one of {list(get_args(Ratio))}, got {ratio!r}")
     mean = log_ratio.detach().sum(1, keepdim=True) / trained.sum(1, keepdim=True).clamp(min=1)
     # Zero, with the gradient of the token's own log-probability.
     through = log_ratio - log_ratio.detach()

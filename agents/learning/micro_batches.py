@@ -13,7 +13,8 @@ def micro_batches(
     """Cut samples into portions of at most `max_tokens` tokens, but of one sample at least.
 
     Tokens are those that `reading.read` computes: rows are padded to the longest, and padding costs
-    what a token costs. A shared prompt counts once in a portion. Samples of like length stand
+    what a token costs. A shared prompt counts once in a portion; its keys and values, of which each
+    sample keeps a copy, are not counted. Samples of like length stand
     together, so that little is padded.
 
     Args:

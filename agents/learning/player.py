@@ -42,8 +42,9 @@ class Player:
         seed: int,
         scope: Scope | None = None,
         make_session: MakeSession = VideoSession,
+        teaches: Callable[[Sequence[Experience]], bool] = lambda group: True,
     ) -> None:
-        """Prepare to play; arguments as for `GRPOLearner` and `HFPolicy`."""
+        """Prepare to play; arguments as for `GRPOLearner`, `HFPolicy` and `Collector`."""
         self._model, self._accelerator = model, accelerator
         # One more than a reply may have, so that the session sees which replies are too long.
         longest = get_budget(session.budget).max_reply_tokens + 1
@@ -56,6 +57,7 @@ class Player:
             reward=reward,
             cache=ClipCache(_CACHE_BYTES) if cache is None else cache,
             make_session=make_session,
+            teaches=teaches,
             seed=seed,
             process=accelerator.process_index,
             processes=accelerator.num_processes,
@@ -85,6 +87,7 @@ class Player:
         self._model.network.train()
         _stop_dropout(self._model.network)
         learned = learn(collected.experiences)
+        self._model.network.eval()  # whoever plays it next need not know that it has learned
         speed = speed_metrics(
             collected,
             rollout_seconds=played - started,

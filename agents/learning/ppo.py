@@ -49,9 +49,7 @@ class PPOConfig:
     steps: int = 100
     """Batches of episodes in all."""
     collector: CollectorConfig = field(
-        default_factory=lambda: CollectorConfig(
-            questions=128, group_size=1, drop_uninformative=False
-        )
+        default_factory=lambda: CollectorConfig(questions=128, group_size=1)
     )
     """Episodes of a step."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -1,7 +1,7 @@
 """One forward over many samples: every clip is encoded once, and every shared prompt read once.
 
-The rollouts of a question begin with the same system prompt, overview and question. `read_shared`
-reads that prompt once and lets each response attend to it, through keys and values that gradients
+The rollouts of a question begin with the same system prompt, overview and question. `read` reads
+that prompt once and lets each response attend to it, through keys and values that gradients
 flow back into: the states are those of separate forwards, and so are the sums of gradients.
 """
 

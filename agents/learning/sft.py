@@ -128,6 +128,7 @@ class SFTLearner:
             self.optimiser.backward(-logprobs.sum() / counts["trained"])
             sums += _sums_by_role(logprobs.detach(), reading.batch.role, reading.batch.trained)
         norm = self.optimiser.step()
+        self.model.network.eval()  # whoever plays it next need not know that it has learned
         return Update(
             {
                 **_losses(sum(gather_object([sums]))),

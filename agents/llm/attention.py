@@ -192,15 +192,23 @@ def _has_grouped_kernel(query: Tensor) -> bool:
 def _blocked_rows(
     query: Tensor, key: Tensor, value: Tensor, plan: DecoupledRows, scale: float | None
 ) -> Tensor:
-    """The output of the plan's queries [B, H, R, D_v]. Query heads of a group become more rows."""
-    rows = _gather(query, plan.index)
-    batch, heads, width, depth = rows.shape
+    """The output of the plan's queries, [B, H, R, D_v]."""
+    return _masked(_gather(query, plan.index), key, value, plan.mask, scale)
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """Attention of [B, H, R, D] under a mask [B, 1, R, L], by keys and values as they are.
+
+    Query heads of a group become more rows, since kernels with a mask want as many heads in keys as
+    in queries, and repeated ones would be kept for the backward pass.
+    """
+    batch, heads, width, depth = query.shape
     groups = heads // key.shape[1]
     output = functional.scaled_dot_product_attention(
-        rows.reshape(batch, key.shape[1], groups * width, depth),
+        query.reshape(batch, key.shape[1], groups * width, depth),
         key,
         value,
-        attn_mask=plan.mask.repeat(1, 1, groups, 1),
+        attn_mask=mask.repeat(1, 1, groups, 1),
         scale=scale,
     )
     return output.reshape(batch, heads, width, -1)
@@ -237,9 +245,10 @@ def _attention_forward(
     """What transformers calls in each layer: q [B, H, L, D] to [B, L, H, D]."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if decoupling is None:
-        is_plain = attention_mask is None and query.shape[2] == key.shape[2] and dropout == 0
-        if is_plain and causal and not _has_grouped_kernel(query):
-            return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
+        if dropout == 0 and not any(_is_set(kwargs.get(name)) for name in _NOT_WITH_A_PLAN):
+            output = _without_repeats(query, key, value, attention_mask, causal, scaling)
+            if output is not None:
+                return output.transpose(1, 2).contiguous(), None
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
         )
@@ -260,6 +269,23 @@ def _attention_forward(
         )
     output = attend_by_plan(query, key, value, decoupling, scale=scaling)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _without_repeats(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> Tensor | None:
+    """What transformers' own would repeat keys and values for; None if it would not."""
+    if mask is None:
+        if causal and query.shape[2] == key.shape[2] and not _has_grouped_kernel(query):
+            return _causal(query, key, value, scale)
+    elif mask.shape[1] == 1 and query.shape[1] > key.shape[1] and query.shape[2] > 1:
+        return _masked(query, key, value, mask, scale)
+    return None
 
 
 def _is_set(option: object) -> bool:

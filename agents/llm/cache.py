@@ -31,12 +31,6 @@ class KeyValues:
         """Nothing yet."""
         return cls([])
 
-    def truncated(self, length: int) -> KeyValues:
-        """The first `length` tokens, without copying."""
-        if length >= self.length:
-            return self
-        return KeyValues([(k[:, :length], v[:, :length]) for k, v in self.layers], length)
-
 
 class RaggedCache(Cache):  # type: ignore[misc]
     """A batch of rows of different lengths, each written where its own tokens end.

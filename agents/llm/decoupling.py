@@ -10,7 +10,7 @@ path in `attention` reads; `query_mask` is for a kept key-value cache. `_kept_fr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.llm.roles import TokenRole
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_one_of
 
 Scope: TypeAlias = Literal["tags", "turn"]
 """What is masked: the content of grounding and answer tags, or the thinking and the tags as well.
@@ -300,8 +300,7 @@ def _first(claims: Tensor) -> Tensor:
 
 
 def _check_scope(scope: str) -> None:
-    if scope not in get_args(Scope):
-        raise ConfigError(f"scope must be one of {list(get_args(Scope))}, got {scope!r}")
+    check_one_of(Scope, scope=scope)
 
 
 def _check_tokens(role: Tensor, clip: Tensor, valid: Tensor) -> None:

@@ -93,10 +93,12 @@ def test_an_adapter_learns_goes_on_and_is_evaluated(
     learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3", "--max-turns", "3")
     assert run(monkeypatch, "train", "sft", *SMALL, *learn, "--out", str(base)) == 0
     model = str(base / "checkpoints/step-000002/model")
-    adapted = ("--model", model, "--lora-rank", "2")
+    monkeypatch.chdir(tmp_path)
+    adapted = ("--model", "base/checkpoints/step-000002/model", "--lora-rank", "2")
     for folder in (whole, cut):
         assert run(monkeypatch, "train", "sft", *SMALL, *learn, *adapted, "--out", str(folder)) == 0
     shutil.rmtree(cut / "checkpoints/step-000002")
+    monkeypatch.chdir(base)  # the model is found from here too
     assert run(monkeypatch, "train", "sft", "--out", str(cut), "--resume") == 0
     file = "checkpoints/step-000002/model/adapter_model.safetensors"
     assert filecmp.cmp(whole / file, cut / file, shallow=False)
@@ -105,8 +107,10 @@ def test_an_adapter_learns_goes_on_and_is_evaluated(
     # A third run goes on with the adapter, and plays by its rules.
     adapter = str(whole / "checkpoints/step-000002/model")
     play = ("--model", adapter, "--steps", "1", "--questions", "1", "--group-size", "2")
-    assert run(monkeypatch, "train", "grpo", *SMALL, *play, "--out", str(tmp_path / "grpo")) == 0
-    last = capsys.readouterr().out.split("videoseek eval --policy ")[1].split()[0]
+    masked = ("--task-decoupling", "--out", str(tmp_path / "grpo"))
+    assert run(monkeypatch, "train", "grpo", *SMALL, *play, *masked) == 0
+    last, *scope = capsys.readouterr().out.split("videoseek eval --policy ")[1].split()[:3]
+    assert scope == ["--scope", "tags"]  # who sampled under a mask plays by it too
     rules = read_rules(last.removeprefix("hf:"))
     assert rules is not None and rules.max_turns == 3
     shown = ("--videos", "1", "--limit", "1", "--out", str(tmp_path / "eval"))

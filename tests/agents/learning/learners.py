@@ -43,7 +43,7 @@ LONG = SessionConfig(budget="tiny", prompts=TINY_PROMPTS, max_turns=2)
 
 CROP, ANSWER, WRONG = crop_reply(10, 20), answer_reply("B"), answer_reply("A")
 COLLECTOR = CollectorConfig(questions=2, group_size=3)
-ALONE = CollectorConfig(questions=6, group_size=1, drop_uninformative=False)
+ALONE = CollectorConfig(questions=6, group_size=1)
 
 
 def fresh_model(*, seed: int = 0, initializer_range: float = 0.06) -> VisionLanguageModel:

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agents.learning.advantages import (
-    Over,
     Scale,
     generalized_advantages,
     group_advantages,
@@ -59,7 +59,6 @@ def test_a_group_of_one_has_an_advantage_of_zero(scale: Scale) -> None:
     for got in (
         group_advantages([3.0], [5], scale=scale),
         turn_advantages([[3.0]], [5], scale=scale),
-        turn_advantages([[3.0]], [5], scale=scale, over="return"),
     ):
         assert got.values.ravel().tolist() == [0] and got.is_informative.tolist() == [False]
 
@@ -162,35 +161,31 @@ def test_options_that_are_none_are_refused(function: Callable[..., object]) -> N
 
 
 def test_a_turn_is_compared_with_the_others_returns_to_go() -> None:
-    # Returns-to-go: [3, 2], [1], [2, 2, 1]; what is over counts as 0.
-    # Turn 0: 3 - 1.5, 1 - 2.5, 2 - 2. Turn 1: 2 - (0 + 2)/2, -, 2 - (2 + 0)/2. Turn 2: 1 - 0.
+    # Returns-to-go: [3, 2], [1], [2, 2, 1]. What is over counts as its whole return: the second as
+    # 1 at turns 1 and 2, the first as 3 at turn 2.
+    # Turn 0: 3 - 1.5, 1 - 2.5, 2 - 2. Turn 1: 2 - (1 + 2)/2, -, 2 - (2 + 1)/2.
+    # Turn 2: 1 - (3 + 1)/2.
     got = turn_advantages([[1, 2], [1], [0, 1, 1]], [0, 0, 0], scale="none")
-    assert got.values.tolist() == [[1.5, 1, 0], [-1.5, 0, 0], [0, 1, 1]]
-    # Whole returns 3, 1, 2: std 1.
-    scaled = turn_advantages([[1, 2], [1], [0, 1, 1]], [0, 0, 0])
-    np.testing.assert_allclose(scaled.values, got.values / (1 + 1e-6), rtol=1e-12)
-
-
-def test_an_episode_that_is_over_may_count_as_its_return() -> None:
-    # As above, but the second counts as 1 at turns 1 and 2, and the first as 3 at turn 2.
-    # Turn 1: 2 - (1 + 2)/2, -, 2 - (2 + 1)/2. Turn 2: 1 - (3 + 1)/2.
-    got = turn_advantages([[1, 2], [1], [0, 1, 1]], [0, 0, 0], scale="none", over="return")
     assert got.values.tolist() == [[1.5, 0.5, 0], [-1.5, 0, 0], [0, 0.5, -1]]
+    # Turn 0: 3, 1, 2, of std 1. Turn 1: 2, 1, 2. Turn 2: 3, 1, 1, of std 2 / sqrt(3): the largest.
+    scaled = turn_advantages([[1, 2], [1], [0, 1, 1]], [0, 0, 0])
+    expected = got.values / (2 / math.sqrt(3) + 1e-6)
+    np.testing.assert_allclose(scaled.values, expected, rtol=1e-12)
 
 
-def test_with_rewards_at_the_end_every_turn_may_have_its_episodes_advantage() -> None:
+def test_with_rewards_at_the_end_every_turn_has_its_episodes_advantage() -> None:
     # 3 - 1.5, 1 - 2.5, 2 - 2, at all turns.
-    got = turn_advantages([[0, 3], [1], [0, 0, 2]], [0, 0, 0], scale="none", over="return")
+    got = turn_advantages([[0, 3], [1], [0, 0, 2]], [0, 0, 0], scale="none")
     assert got.values.tolist() == [[1.5, 1.5, 0], [-1.5, 0, 0], [0, 0, 0]]
 
 
-@given(groups_of_rewards(), st.sampled_from(["zero", "return"]))
+@given(groups_of_rewards())
 def test_episodes_of_one_turn_have_the_groups_advantages(
-    case: tuple[npt.NDArray[np.float64], list[int]], over: Over
+    case: tuple[npt.NDArray[np.float64], list[int]],
 ) -> None:
     rewards, groups = case
     assume(clearly_decided(rewards, groups))
-    turns = turn_advantages(rewards[:, None], groups, scale="none", over=over)
+    turns = turn_advantages(rewards[:, None], groups, scale="none")
     whole = group_advantages(rewards, groups, scale="none")
     # Without oneself in the mean: n / (n - 1) times as far from it.
     sizes = np.array([groups.count(group) for group in groups])
@@ -199,23 +194,18 @@ def test_episodes_of_one_turn_have_the_groups_advantages(
     assert (turns.is_informative == whole.is_informative).all()
 
 
-def test_a_group_is_judged_by_whole_returns_if_those_scale_it() -> None:
+def test_a_group_is_judged_by_the_turn_that_differs_most() -> None:
     rewards = [[1.0, 0.0], [0.0, 1.0]]
-    assert not turn_advantages(rewards, [0, 0]).is_informative.any()
-    assert turn_advantages(rewards, [0, 0]).values.tolist() == [[0, 0], [0, 0]]
     unscaled = turn_advantages(rewards, [0, 0], scale="none")
     assert unscaled.is_informative.all()
     assert unscaled.values.tolist() == [[0, -1], [0, 1]]
+    scaled = turn_advantages(rewards, [0, 0])
+    np.testing.assert_allclose(scaled.values, unscaled.values * math.sqrt(2), rtol=1e-5)
 
 
 def test_equal_rewards_at_the_end_are_not_informative_whenever_they_came() -> None:
     rewards = [[0.0, 1.0], [1.0]]
     assert not turn_advantages(rewards, [0, 0]).is_informative.any()
-    as_return = turn_advantages(rewards, [0, 0], scale="none", over="return")
-    assert not as_return.is_informative.any()
-    # Against zero, being still under way looks like an advantage.
-    against_zero = turn_advantages(rewards, [0, 0], scale="none")
-    assert against_zero.values.tolist() == [[0, 1], [0, 0]]
 
 
 def test_groups_do_not_mix() -> None:
@@ -238,8 +228,6 @@ def test_rewards_of_turns_that_are_none_are_refused() -> None:
         turn_advantages([[1.0], [0.0, 0.0, math.nan]], [0, 0])
     with pytest.raises(ConfigError, match="rewards of 2 episodes, got 1"):
         turn_advantages([[1.0]], [0, 0])
-    with pytest.raises(ConfigError, match="over must be one of"):
-        turn_advantages([[1.0]], [0], over="nothing")  # type: ignore[arg-type]
 
 
 # A game of two turns. Turn 0: answer at once with probability P for a reward of 1, or crop for 0.
@@ -258,10 +246,12 @@ GRADIENT = [P * (1 - P) * (1 - 3 * Q), (1 - P) * 3 * Q * (1 - Q)]
 Estimate = Callable[[list[list[float]]], npt.NDArray[np.float64]]
 
 
-def moments(advantages: Estimate, *, members: int = 3) -> tuple[list[float], list[float]]:
+def moments(
+    advantages: Estimate, *, members: int = 3, episodes: Any = EPISODES
+) -> tuple[list[float], list[float]]:
     """Exact mean and variance of the policy gradient, over every group that can be drawn."""
     mean, square = np.zeros(2), np.zeros(2)
-    for group in product(EPISODES, repeat=members):
+    for group in product(episodes, repeat=members):
         probability = math.prod(episode[0] for episode in group)
         values = advantages([episode[1] for episode in group])
         estimate = np.zeros(2)
@@ -273,10 +263,16 @@ def moments(advantages: Estimate, *, members: int = 3) -> tuple[list[float], lis
     return mean.tolist(), (square - mean**2).tolist()
 
 
-def compared(over: Over) -> Estimate:
-    return lambda rewards: (
-        turn_advantages(rewards, [0] * len(rewards), scale="none", over=over).values
-    )
+def compared(rewards: list[list[float]]) -> npt.NDArray[np.float64]:
+    return turn_advantages(rewards, [0] * len(rewards), scale="none").values
+
+
+def against_zero(rewards: list[list[float]]) -> npt.NDArray[np.float64]:
+    """What is over counts as nothing."""
+    to_go = np.zeros((len(rewards), 2))
+    for row, values in zip(to_go, rewards, strict=True):
+        row[: len(values)] = np.cumsum(values[::-1])[::-1]
+    return to_go - (to_go.sum(0) - to_go) / (len(rewards) - 1)
 
 
 def survivors(rewards: list[list[float]]) -> npt.NDArray[np.float64]:
@@ -290,16 +286,16 @@ def survivors(rewards: list[list[float]]) -> npt.NDArray[np.float64]:
     return values
 
 
-@pytest.mark.parametrize("over", ["zero", "return"])
+@pytest.mark.parametrize("estimate", [compared, against_zero])
 def test_the_policy_gradient_is_unbiased_though_episodes_stop_at_different_turns(
-    over: Over,
+    estimate: Estimate,
 ) -> None:
-    mean, _ = moments(compared(over))
+    mean, _ = moments(estimate)
     assert mean == pytest.approx(GRADIENT, abs=1e-12)
 
 
 def test_the_gradient_varies_less_if_what_is_over_counts_as_its_return() -> None:
-    (_, zero), (_, as_return) = moments(compared("zero"))[1], moments(compared("return"))[1]
+    (_, zero), (_, as_return) = moments(against_zero)[1], moments(compared)[1]
     assert as_return < 0.95 * zero
 
 
@@ -320,6 +316,31 @@ def test_shaping_does_not_bias_the_gradient() -> None:
         return turn_advantages(shaped, [0] * 3, scale="none").values
 
     assert moments(estimate)[0] == pytest.approx(GRADIENT, abs=1e-12)
+
+
+def test_what_is_not_informative_may_be_dropped_without_bias() -> None:
+    # Groups that are judged by their shaped turns teach nothing where they are dropped, so that
+    # the rest holds all of the gradient. Judged by whole episodes it is another where a right
+    # answer earns the same at once and after a crop.
+    episodes = [
+        (probability, [*rewards[:-1], min(rewards[-1], 1.0)], scores)
+        for probability, rewards, scores in EPISODES
+    ]
+    gradient = [P * (1 - P) * (1 - Q), (1 - P) * Q * (1 - Q)]
+
+    def shaped(rewards: list[list[float]]) -> list[list[float]]:
+        return [np.add(row, shaping([0.0, 1.0][: len(row)], gamma=1.0)).tolist() for row in rewards]
+
+    def kept(rewards: list[list[float]], *, whole: bool) -> npt.NDArray[np.float64]:
+        found = turn_advantages(shaped(rewards), [0] * len(rewards), scale="none")
+        judged = group_advantages([sum(row) for row in rewards], [0] * len(rewards))
+        informative = judged.is_informative if whole else found.is_informative
+        return found.values * informative[:, None]
+
+    unbiased, _ = moments(lambda rewards: kept(rewards, whole=False), episodes=episodes)
+    assert unbiased == pytest.approx(gradient, abs=1e-12)
+    biased, _ = moments(lambda rewards: kept(rewards, whole=True), episodes=episodes)
+    assert biased != pytest.approx(gradient, rel=0.05)
 
 
 def rows(*values: Sequence[float]) -> Tensor:

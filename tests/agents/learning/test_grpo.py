@@ -139,8 +139,8 @@ def test_every_role_of_an_episode_learns_from_its_reward(
 
 
 def test_turns_of_several_roles_are_not_credited(minute_video: Path) -> None:
-    with pytest.raises(ConfigError, match="turn_credit needs episodes of one role"):
-        grpo(minute_video, turn_credit=True, make_session=DecoupledSession)
+    with pytest.raises(ConfigError, match="shaping needs episodes of one role"):
+        grpo(minute_video, shaping=CoverageShaping(), make_session=DecoupledSession)
 
 
 def test_an_exceeded_episode_counts_in_its_group_and_carries_no_loss(
@@ -162,15 +162,22 @@ def test_an_exceeded_episode_counts_in_its_group_and_carries_no_loss(
     assert largest_difference(found[0], plain_gradients(learner.model, update.experiences)) < 1e-5
 
 
-def test_a_batch_of_exceeded_episodes_changes_nothing(
+def test_a_group_of_exceeded_episodes_alone_is_replaced_and_changes_nothing(
     minute_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(monkeypatch, CROP)
     drawn = iter(range(100))
-    learner = grpo(minute_video, session=LONG, reward=lambda trajectory: Reward(next(drawn)))
+    collector = CollectorConfig(questions=1, group_size=2, max_draws=3)
+    learner = grpo(
+        minute_video,
+        session=LONG,
+        reward=lambda trajectory: Reward(next(drawn)),
+        collector=collector,
+    )
     before = parameters(learner.model.network)
     metrics = learner.update(0).metrics
     assert metrics["end/turns_exhausted"] == 1.0 and "grad_norm" not in metrics
+    assert metrics["questions"] == metrics["uninformative_groups"] == 3
     assert are_equal(before, parameters(learner.model.network))
 
 
@@ -189,9 +196,22 @@ def test_groups_of_equal_rewards_are_replaced_up_to_the_limit_and_teach_nothing(
     assert learner.optimiser.steps_done == 1 and update.metrics["learning_rate"] == rate
 
 
+def test_a_difference_below_the_tolerance_is_none(minute_video: Path) -> None:
+    drawn = itertools.count()
+    collector = CollectorConfig(questions=1, group_size=2, max_draws=1)
+    for step, (tolerance, dropped) in enumerate(((0.8, 1), (0.6, 0))):  # 1 / sqrt(2) lies between
+        learner = grpo(
+            minute_video,
+            reward=lambda trajectory: Reward(float(next(drawn))),
+            collector=collector,
+            tolerance=tolerance,
+        )
+        assert learner.update(step).metrics["uninformative_groups"] == dropped
+
+
 def test_equal_rewards_that_are_kept_give_advantages_of_zero(minute_video: Path) -> None:
-    collector = CollectorConfig(questions=2, group_size=2, drop_uninformative=False)
-    learner = grpo(minute_video, reward=constant, collector=collector)
+    collector = CollectorConfig(questions=2, group_size=2)
+    learner = grpo(minute_video, reward=constant, collector=collector, drop_uninformative=False)
     before = parameters(learner.model.network)
     update = learner.update(0)
     assert update.metrics["grad_norm"] == 0.0 and update.metrics["uninformative_groups"] == 0
@@ -235,8 +255,7 @@ def test_every_published_variant_learns_in_its_own_way(
 ) -> None:
     settings: dict[str, dict[str, Any]] = {
         **{name: dict(fields) for name, fields in VARIANTS.items()},
-        "turns": {"turn_credit": True},
-        "shaped": {"turn_credit": True, "shaping": CoverageShaping()},
+        "by turns": {"shaping": CoverageShaping()},
         "decoupled": {"task_decoupling": True},
     }
     found = {}
@@ -258,17 +277,28 @@ def test_credit_by_turns_punishes_what_came_after_a_good_turn(
         minute_video,
         session=LONG,
         reward=constant,
-        collector=CollectorConfig(questions=1, group_size=6, drop_uninformative=False),
-        turn_credit=True,
-        scale="none",
+        collector=CollectorConfig(questions=1, group_size=6),
         shaping=CoverageShaping(),
     )
     found = gradients_of(monkeypatch, learner)
     update = learner.update(0)
     turns = {len(one.trajectory.turns) for one in update.experiences}
-    # Whole episodes earn the same, since shaping cancels; turns do not.
+    # Whole episodes earn the same, since shaping cancels; turns do not, and the group is kept.
     assert len(turns) > 1 and update.metrics["reward_std"] == 0.0
+    assert update.metrics["uninformative_groups"] == 0
     assert max(float(gradient.abs().max()) for gradient in found[0]) > 1e-4
+
+
+def test_with_rewards_at_the_end_alone_turns_are_credited_as_episodes_are(
+    minute_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for fields in ({}, {"shaping": CoverageShaping(weight=0.0)}):
+        script(monkeypatch, CROP, CROP, ANSWER, WRONG)
+        found.append(run_variant(minute_video, monkeypatch, scale="none", **fields))
+    # An episode's own turns are not in what they are compared with: 6 / 5.
+    by_episode = [gradient * 6 / 5 for gradient in found[0]]
+    assert largest_difference(by_episode, found[1]) < 1e-6
 
 
 def test_minibatches_hold_whole_groups_and_take_a_step_each(
@@ -332,9 +362,11 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
         ({"steps": 0}, "at least 1"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"clip_low": 0.0}, "clip_low in"),
-        ({"shaping": CoverageShaping()}, "needs turn_credit"),
-        ({"collector": dataclasses.replace(COLLECTOR, group_size=1, drop_uninformative=False)},
-         "group_size must be at least 2"),
+        ({"collector": dataclasses.replace(COLLECTOR, group_size=1)}, "must be at least 2"),
+        ({"tolerance": 0.0}, "tolerance must be above 0"),
+        ({"scale": "sdt"}, "scale must be one of"),
+        ({"normalise": "token"}, "normalise must be one of"),
+        ({"ratio": "turn"}, "ratio must be one of"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_teach_are_refused(fields: dict[str, Any], match: str) -> None:
@@ -387,6 +419,22 @@ def test_what_is_rounded_otherwise_in_reading_is_no_change_to_gspo(
     metrics = learner.update(0).metrics
     assert metrics["mean_ratio"] == 1  # 1.000005 by the numbers that were noted in writing
     assert metrics["grad_norm"] > 0
+
+
+def test_ratios_of_sequences_are_not_clipped_in_half_precision(
+    minute_video: Path, half_precision: Accelerator
+) -> None:
+    with pytest.raises(ConfigError, match="compute in float32"):
+        grpo(minute_video, accelerator=half_precision, minibatches=2, **VARIANTS["gspo"])
+
+
+def test_gspo_with_one_minibatch_says_that_it_is_grpo(
+    minute_video: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grpo(minute_video, minibatches=2, **VARIANTS["gspo"])
+    assert not caplog.text
+    grpo(minute_video, **VARIANTS["gspo"])
+    assert "this is GRPO" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own

@@ -121,7 +121,7 @@ def test_values_begin_at_zero_and_come_to_tell_what_is_still_to_be_earned(
         minibatches=1,
         lam=1.0,
         value_clip=float("inf"),
-        collector=CollectorConfig(questions=8, group_size=1, drop_uninformative=False),
+        collector=CollectorConfig(questions=8, group_size=1),
         optimiser=OptimiserConfig(learning_rate=5e-3),
     )
     assert all(not p.any() for p in learner.value_head.linear.parameters())
@@ -138,7 +138,7 @@ def test_it_learns(minute_video: Path) -> None:
         minute_video,
         steps=10,
         minibatches=1,
-        collector=CollectorConfig(questions=16, group_size=1, drop_uninformative=False),
+        collector=CollectorConfig(questions=16, group_size=1),
         optimiser=OptimiserConfig(learning_rate=1e-2),
     )
     rewards = [learner.update(step).metrics["reward"] for step in range(10)]
@@ -174,7 +174,7 @@ def test_a_batch_of_one_token_deviates_from_nothing(
     minute_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(monkeypatch, "B")
-    collector = CollectorConfig(questions=1, group_size=1, drop_uninformative=False)
+    collector = CollectorConfig(questions=1, group_size=1)
     learner = ppo(minute_video, minibatches=1, reward=constant, collector=collector)
     metrics = learner.update(0).metrics
     assert metrics["policy_loss"] == 0.0 and metrics["explained_variance"] == 0.0

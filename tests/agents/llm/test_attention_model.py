@@ -190,6 +190,22 @@ def test_where_no_kernel_knows_groups_keys_are_repeated(monkeypatch: pytest.Monk
         assert not torch.allclose(logits(model, batch), expected, atol=1e-3)
 
 
+def test_with_a_mask_keys_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = model_of(), batch_of(*BATCH)
+    heads: list[tuple[int, int]] = []
+
+    def called(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        heads.append((query.shape[1], key.shape[1]))
+        return attend(query, key, value, **options)
+
+    attend = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", called)
+    logits(model, batch, attention_mask=batch.valid.long())
+    config = model.config.text_config
+    assert config.num_key_value_heads < config.num_attention_heads
+    assert heads == [(config.num_key_value_heads,) * 2] * 3
+
+
 def test_generation_without_a_plan_is_that_of_sdpa() -> None:
     ours, theirs, batch = model_of(), model_of(decoupled=False), batch_of(*BATCH[::2])
     options = {

@@ -62,11 +62,3 @@ def test_the_rows_stacked_are_not_written_to() -> None:
     cache = RaggedCache([row, row], room=2)
     cache.update(new(2, 1, 9.0), new(2, 1, 9.0), 0)
     assert row.layers[0][0].unique().tolist() == [1.0]
-
-
-def test_a_row_is_truncated_without_copying() -> None:
-    row = known(3, 1.0)
-    shorter = row.truncated(2)
-    assert shorter.length == 2 and shorter.layers[0][0].shape == (HEADS, 2, WIDTH)
-    assert shorter.layers[0][0].data_ptr() == row.layers[0][0].data_ptr()
-    assert row.truncated(3) is row
