@@ -20,6 +20,7 @@ from agents.named_reward import load_reward
 from agents.named_tasks import tasks_for
 from agents.report import Estimate, PolicySummary, summarise, write_report
 from agents.rollout import RolloutConfig, episode_seed, rollout
+from agents.session_rules import overridden
 from rewards.reward import RewardFunction
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
@@ -49,11 +50,8 @@ def run_eval(config: Eval) -> int:
         raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
     console = Console()
     rules = rules_of(config.policy, adapter=config.model.adapter)
+    rules = overridden(rules, budget=config.budget, max_turns=config.max_turns)
     session = replace(rules, overview=config.overview, force_answer=True)
-    if config.budget is not None:
-        session = replace(session, budget=config.budget)
-    if config.max_turns is not None:
-        session = replace(session, max_turns=config.max_turns)
     tasks = _tasks(config, session)
     plan = RolloutConfig(
         episodes_per_task=config.episodes_per_task,

@@ -28,7 +28,6 @@ from agents.rollout import RolloutConfig
 from agents.session_rules import write_rules
 from agents.settings_file import claim
 from rewards.trajectory_guided import TrajectoryGuidedReward
-from videoseek_env.budget import get_budget
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 
@@ -126,11 +125,10 @@ def _compare(
         folder, dtype="float32", device_map=default_device_map()
     )
     rules = replace(model.counting(plan.rules), force_answer=True)
-    longest = get_budget(plan.rules.budget).max_reply_tokens + 1
     policies = [
         NamedPolicy(
             label,
-            HFPolicy.factory(model, sampling=Sampling(temperature=heat, max_tokens=longest)),
+            HFPolicy.factory(model, sampling=Sampling.within(rules, temperature=heat)),
             rules,
         )
         for label, heat in ((name, GREEDY), (f"{name}, sampled", SAMPLED))

@@ -95,12 +95,7 @@ def _load_hf(
         device_map=options.device_map or default_device_map(),
         adapter=options.adapter,
     )
-    sampling = Sampling(
-        temperature=options.temperature,
-        top_p=options.top_p,
-        # One more than a reply may have, so that the session sees which replies are too long.
-        max_tokens=get_budget(session.budget).max_reply_tokens + 1,
-    )
+    sampling = Sampling.within(session, temperature=options.temperature, top_p=options.top_p)
     make = HFPolicy.factory(model, sampling=sampling, scope=options.scope)
     return NamedPolicy(name, make, model.counting(session))
 

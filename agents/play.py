@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from agents.named_policy import load_policy, rules_of
 from agents.named_tasks import tasks_for
 from agents.policy import PrivilegedPolicy
+from agents.session_rules import overridden
 from envs.registration import make_video_seek
 from videoseek_env.action import write_crop
 from videoseek_env.env import VideoSeekEnv
@@ -50,10 +50,7 @@ def run_play(config: Play) -> int:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     console = Console(highlight=False)
     rules = rules_of([config.policy or ""], adapter=config.model.adapter)
-    if config.budget is not None:
-        rules = replace(rules, budget=config.budget)
-    if config.max_turns is not None:
-        rules = replace(rules, max_turns=config.max_turns)
+    rules = overridden(rules, budget=config.budget, max_turns=config.max_turns)
     tasks = tasks_for(rules, annotations=config.annotations, videos=_VIDEOS, seed=0, split="test")
     named, player = None, None
     if config.policy is not None:

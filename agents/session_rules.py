@@ -7,7 +7,7 @@ writes them into every checkpoint, and `videoseek eval` and `play` read them.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def first_rules(*folders: str | Path | None) -> SessionConfig | None:
     """
     found = (read_rules(folder) for folder in folders if folder is not None)
     return next((rules for rules in found if rules is not None), None)
+
+
+def overridden(rules: SessionConfig, *, budget: str | None, max_turns: int | None) -> SessionConfig:
+    """Rules with what a command asks for in their place; None asks for nothing."""
+    return replace(
+        rules,
+        budget=rules.budget if budget is None else budget,
+        max_turns=rules.max_turns if max_turns is None else max_turns,
+    )
 
 
 def _budget(fields: dict[str, Any]) -> Budget:

@@ -40,7 +40,7 @@ from agents.llm.tiny_tokenizer import tiny_tokenizer
 from agents.named_reward import load_reward
 from agents.named_tasks import are_from_nothing, tasks_for
 from agents.rollout import RolloutConfig, rollout
-from agents.session_rules import first_rules, write_rules
+from agents.session_rules import first_rules, overridden, write_rules
 from agents.settings_file import write_settings
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
@@ -173,11 +173,7 @@ def load_learning_model(
     if options.gradient_checkpointing:
         model.checkpoint_gradients()
     rules = known or SessionConfig()
-    if options.budget is not None:
-        rules = replace(rules, budget=options.budget)
-    if options.max_turns is not None:
-        rules = replace(rules, max_turns=options.max_turns)
-    return model, rules
+    return model, overridden(rules, budget=options.budget, max_turns=options.max_turns)
 
 
 def _precision(options: TrainOptions) -> str | None:

@@ -30,6 +30,7 @@ from needle_results import (
     Spread,
     accuracy_table,
     comparable,
+    difference_table,
     read_runs,
     read_seconds,
     run_path,
@@ -70,7 +71,6 @@ from rewards import (
     accuracy,
 )
 from rewards.credit import CoverageShaping
-from videoseek_env.budget import get_budget
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
@@ -173,18 +173,18 @@ GROUNDED: Mapping[str, tuple[float, RewardFunction]] = {
 }
 TABLES: Mapping[str, Mapping[str, Arm]] = {
     "ways": {
+        "sft": Arm("native, SFT", NATIVE_SFT),
+        "guessing-grpo": Arm("native, SFT with guesses + GRPO", GUESSING_SFT, grpo()),
         "single-turn-sft": Arm("single turn, SFT", SINGLE_TURN_SFT),
         "single-turn-grpo": Arm("single turn, SFT + GRPO", SINGLE_TURN_SFT, grpo()),
         "decoupled-sft": Arm("decoupled, SFT", DECOUPLED_SFT),
         "decoupled-grpo": Arm("decoupled, SFT + GRPO", DECOUPLED_SFT, grpo()),
-        "sft": Arm("native, SFT", NATIVE_SFT),
-        "guessing-grpo": Arm("native, SFT with guesses + GRPO", GUESSING_SFT, grpo()),
     },
     "learning": {
-        "sft": Arm("SFT", NATIVE_SFT),
-        "grpo": Arm("SFT + GRPO", NATIVE_SFT, grpo()),
         "guessing-sft": Arm("SFT with guesses", GUESSING_SFT),
         "guessing-grpo": Arm("SFT with guesses + GRPO", GUESSING_SFT, grpo()),
+        "sft": Arm("SFT", NATIVE_SFT),
+        "grpo": Arm("SFT + GRPO", NATIVE_SFT, grpo()),
     },
     "attention": {
         "sft": Arm("off", NATIVE_SFT),
@@ -327,7 +327,6 @@ def play(
     """Let a model play some questions; it decodes all that it sees."""
     model.network.eval()
     rules = replace(model.counting(way.rules), force_answer=True)
-    longest = get_budget(rules.budget).max_reply_tokens + 1
     sessions: list[Session] = []
 
     def make_session(
@@ -337,7 +336,7 @@ def play(
         return sessions[-1]
 
     for episode in rollout(
-        HFPolicy.factory(model, sampling=Sampling(temperature=temperature, max_tokens=longest)),
+        HFPolicy.factory(model, sampling=Sampling.within(rules, temperature=temperature)),
         tasks,
         RolloutConfig(seed=seed, workers=2, batch_size=64),
         session=rules,
@@ -434,8 +433,8 @@ def _with_tables(
 ) -> str:
     if not runs:
         return replaced(page, block, "\nNothing to compare has been run yet.\n")
-    tables = (table(runs, names) for table in (accuracy_table, seeking_table))
-    return replaced(page, block, "\n" + "\n\n".join(tables) + "\n")
+    tables = (table(runs, names) for table in (accuracy_table, difference_table, seeking_table))
+    return replaced(page, block, "\n" + "\n\n".join(filter(None, tables)) + "\n")
 
 
 if __name__ == "__main__":

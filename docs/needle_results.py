@@ -101,7 +101,7 @@ def _quadrant(fields: dict[str, Any]) -> Quadrant:
 
 def reward_interval(runs: Sequence[Run], measure: Callable[[Quadrant], Spread]) -> str:
     """The mean reward of tool questions with its 95 % interval: over seeds, or one's questions."""
-    pooled = [_pooled([(run.quadrants[kind], measure) for kind in TOOL_KINDS]) for run in runs]
+    pooled = [_tool_rewards(run, measure) for run in runs]
     means = [one.mean for one in pooled]
     centre = mean(means)
     if len(means) > 1:
@@ -117,9 +117,10 @@ class _Pooled(NamedTuple):
     std: float
 
 
-def _pooled(parts: Sequence[tuple[Quadrant, Callable[[Quadrant], Spread]]]) -> _Pooled:
-    """The mean and standard deviation over the questions of several quadrants."""
-    spreads = [(one.questions, measure(one)) for one, measure in parts]
+def _tool_rewards(run: Run, measure: Callable[[Quadrant], Spread]) -> _Pooled:
+    """The mean and standard deviation over the questions that need the tool."""
+    parts = [run.quadrants[kind] for kind in TOOL_KINDS]
+    spreads = [(one.questions, measure(one)) for one in parts]
     total = sum(count for count, _ in spreads)
     centre = sum(count * one.mean for count, one in spreads) / total
     square = sum(count * (one.std**2 + (one.mean - centre) ** 2) for count, one in spreads)
@@ -180,6 +181,34 @@ def accuracy_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -
         ]
 
     return _table(heads, runs, arms, cells)
+
+
+def difference_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:
+    """How far arms are from the first one, seed by seed: means with 95 % intervals over seeds.
+
+    Seeds differ more than arms, so intervals of the arms themselves say little of their distance.
+    Empty if there is but one seed.
+    """
+    first, *others = (arm for arm in arms if arm in runs)
+    if len(runs[first]) < 2:
+        return ""
+    measures: dict[str, tuple[str, Callable[[Run], float]]] = {
+        "all": (".1f", lambda run: 100 * overall(run, lambda one: one.accuracy)),
+        "all, sampled": (".1f", lambda run: 100 * overall(run, lambda one: one.sampled_accuracy)),
+        "reward, tool": (".2f", lambda run: _tool_rewards(run, lambda one: one.reward).mean),
+        "sampled": (".2f", lambda run: _tool_rewards(run, lambda one: one.sampled_reward).mean),
+    }
+
+    def cells(some: Sequence[Run]) -> list[str]:
+        found = []
+        for style, measure in measures.values():
+            pairs = zip(some, runs[first], strict=True)
+            apart = [measure(run) - measure(other) for run, other in pairs]
+            found.append(f"{mean(apart):+{style}} ± {_student_half(apart):{style}}")
+        return found
+
+    heads = [f'less "{arms[first]}"', *measures]
+    return _table(heads, runs, {arm: arms[arm] for arm in others}, cells)
 
 
 def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) -> str:

@@ -129,6 +129,20 @@ def test_accuracy_has_students_interval_over_seeds_or_wilsons_over_questions(
     assert head.count("|") == line.count("|")
 
 
+# Differences of 0.1, 0.2 and 0.3: s = 0.1, as above. Seeds differ more than arms.
+def test_arms_are_compared_seed_by_seed(script: Any) -> None:
+    runs = {
+        "first": [run(script, seed, value) for seed, value in enumerate((0.1, 0.5, 0.6))],
+        "other": [run(script, seed, value) for seed, value in enumerate((0.2, 0.7, 0.9))],
+    }
+    names = {"missing": "None", "first": "One", "other": "Other"}
+    head, _, line = script.difference_table(runs, names).splitlines()
+    assert head.startswith('| less "One" | all |')
+    assert line.startswith("| Other | +20.0 ± 24.8 |") and line.endswith("| +0.00 ± 0.00 |")
+    alone = {arm: some[:1] for arm, some in runs.items()}
+    assert script.difference_table(alone, names) == ""
+
+
 # 200 tool questions of mean 2 and s 1: 1.96 / sqrt(200) = 0.139.
 def test_rewards_have_an_interval_over_the_tool_questions(script: Any) -> None:
     line = script.seeking_table({"arm": [run(script, 0, 0.5)]}, {"arm": "An arm"}).splitlines()[-1]

@@ -194,6 +194,15 @@ def append_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None
             file.flush()
 
 
+def filter_jsonl(path: str | Path, keep: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Take records out of a JSON Lines file, at once: who is killed here loses no line."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}")
+    draft.unlink(missing_ok=True)
+    append_jsonl(draft, (record for _, record in read_jsonl(path) if keep(record)))
+    draft.replace(path)
+
+
 def _mend_tail(file: BinaryIO) -> None:
     """End the file with a whole line: finish a whole record, cut a torn one."""
     position = file.seek(0, io.SEEK_END)

@@ -25,8 +25,8 @@ def global_weights(
     Args:
         samples: This process's, perhaps none.
         keep: Whether each sample's tokens carry loss; all do by default.
-        normalise: As for `token_weights`, and so is the next one.
-        constant: Tokens that "constant" divides by.
+        normalise: As for `token_weights`.
+        constant: As for `token_weights`.
 
     Returns:
         float32 [L] for each sample.
@@ -35,15 +35,17 @@ def global_weights(
     own = np.array(
         [sum(s.trained_tokens for s, k in zip(samples, kept, strict=True) if k), len(samples)]
     )
-    everyone = np.sum(gather_object([own]), axis=0)
+    of_all = np.sum(gather_object([own]), axis=0)
     if not samples:
         return []
     trained = torch.zeros(len(samples), max(len(s.tokens) for s in samples), dtype=torch.bool)
     for row, sample in zip(trained, samples, strict=True):
         row[: len(sample.tokens)] = torch.from_numpy(sample.tokens["trained"].copy())
-    tokens, sequences = own / everyone.clip(min=1)
-    share = float(tokens if normalise == "tokens" else sequences)
-    weights = share * token_weights(
+    # `token_weights` divides by what this process has. Times that over what all have, it is as if
+    # one process had all.
+    tokens, sequences = own / of_all.clip(min=1)
+    weights = token_weights(
         trained, keep=torch.tensor(kept), normalise=normalise, constant=constant
     )
+    weights *= float(tokens if normalise == "tokens" else sequences)
     return [row[: len(sample.tokens)] for row, sample in zip(weights, samples, strict=True)]

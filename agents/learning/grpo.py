@@ -160,19 +160,18 @@ class GRPOLearner:
             constant=self._longest_reply if config.normalise == "constant" else None,
         )
         # What carries no loss need not be read.
-        kept = [i for i, one in enumerate(lessons) if one.is_kept]
-        share = config.share_prompts and self.model.keeps_cache
+        kept = [pair for pair in zip(lessons, weights, strict=True) if pair[0].is_kept]
         portions = micro_batches(
-            [self.batch[i] for i in kept], config.max_tokens, share_prompts=share
+            [lesson.sample for lesson, _ in kept],
+            config.max_tokens,
+            share_prompts=config.share_prompts and self.model.keeps_cache,
         )
-        return [
-            self._backward([lessons[kept[k]] for k in portion], [weights[kept[k]] for k in portion])
-            for portion in portions
-        ]
+        return [self._backward([kept[i] for i in portion]) for portion in portions]
 
-    def _backward(self, lessons: Sequence[_Lesson], weights: Sequence[Tensor]) -> PolicyStatistics:
-        """Add the gradients of as many samples as are read at once."""
-        config, samples = self.config, [one.sample for one in lessons]
+    def _backward(self, pairs: Sequence[tuple[_Lesson, Tensor]]) -> PolicyStatistics:
+        """Add the gradients of as many samples as are read at once, with their tokens' weights."""
+        config, (lessons, weights) = self.config, zip(*pairs, strict=True)
+        samples = [one.sample for one in lessons]
         with self.accelerator.autocast():
             reading = read(
                 self.model, samples, scope=self._scope, share_prompts=config.share_prompts

@@ -17,7 +17,6 @@ from agents.llm.hf_policy import HFPolicy
 from agents.llm.model import VisionLanguageModel
 from agents.ongoing import MakeSession
 from rewards.reward import RewardFunction
-from videoseek_env.budget import get_budget
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
@@ -46,9 +45,7 @@ class Player:
     ) -> None:
         """Prepare to play; arguments as for `GRPOLearner`, `HFPolicy` and `Collector`."""
         self._model, self._accelerator = model, accelerator
-        # One more than a reply may have, so that the session sees which replies are too long.
-        longest = get_budget(session.budget).max_reply_tokens + 1
-        sampling = Sampling(temperature=temperature, max_tokens=longest)
+        sampling = Sampling.within(session, temperature=temperature)
         self._collector = Collector(
             HFPolicy.factory(model, sampling=sampling, scope=scope),
             tasks,

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 
 from videoseek_env.errors import ConfigError, MissingExtraError
-from videoseek_env.trajectory import append_jsonl, read_jsonl
+from videoseek_env.trajectory import append_jsonl, filter_jsonl
 
 
 class Tracker(Protocol):
@@ -39,11 +39,7 @@ class JsonLinesTracker:
         """
         self._path = path
         if path.exists():
-            lines = [line for _, line in read_jsonl(path) if line["step"] < resume_from]
-            draft = path.with_name(f".{path.name}")
-            draft.unlink(missing_ok=True)
-            append_jsonl(draft, lines)
-            draft.replace(path)  # at once: whoever kills us here loses no line
+            filter_jsonl(path, lambda line: line["step"] < resume_from)
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Append a line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from agents.llm.model import VisionLanguageModel
 from agents.llm.prefill import Row, clip_numbers, mask_for, prefill
 from agents.llm.roles import RoleScanner, TokenRole
 from agents.llm.vocabulary import TextStream, Vocabulary
+from videoseek_env.budget import get_budget
 from videoseek_env.errors import ConfigError, check_counts
+from videoseek_env.session import SessionConfig
 from videoseek_env.video.clip import Clip
 
 REPLY_ROOM = 64
@@ -44,6 +47,12 @@ class Sampling:
                 f"expected temperature >= 0 and top_p in (0, 1], got {self.temperature} and "
                 f"{self.top_p}"
             )
+
+    @classmethod
+    def within(cls, rules: SessionConfig, *, temperature: float = 1.0, top_p: float = 1.0) -> Self:
+        """Replies of one token more than rules admit, so that a session sees which are too long."""
+        longest = get_budget(rules.budget).max_reply_tokens + 1
+        return cls(temperature=temperature, top_p=top_p, max_tokens=longest)
 
 
 def generate(

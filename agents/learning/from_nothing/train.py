@@ -33,7 +33,7 @@ from agents.settings_file import claim
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.datasets.needle_config import NeedleConfig
 from videoseek_env.errors import ConfigError
-from videoseek_env.trajectory import append_jsonl, read_jsonl
+from videoseek_env.trajectory import append_jsonl, filter_jsonl
 
 Report = Callable[[Mapping[str, Any]], None]
 """Gets what is logged, as it is logged."""
@@ -150,11 +150,7 @@ class _Log:
         """Take out what an earlier try at the stage wrote: it is done again."""
         self._path, self._stage, self._report = path, stage, report
         if path.exists():
-            kept = [line for _, line in read_jsonl(path) if line["stage"] != stage]
-            draft = path.with_name(f".{path.name}")
-            draft.unlink(missing_ok=True)
-            append_jsonl(draft, kept)
-            draft.replace(path)
+            filter_jsonl(path, lambda line: line["stage"] != stage)
 
     def __call__(self, figures: Mapping[str, float]) -> None:
         line = {"stage": self._stage} | {name: round(value, 5) for name, value in figures.items()}
