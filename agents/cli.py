@@ -34,7 +34,7 @@ class Demo:
     seed: int = 0
     """Decides everything that is random."""
     resume: bool = False
-    """Go on with what is in the folder."""
+    """Go on with the demo that is in the folder; else it is taken away."""
     out: Path = Path("runs/demo")
     """Folder for the run, episodes.jsonl and report.html."""
 
@@ -76,7 +76,7 @@ class ModelOptions:
     """Of sampling; 0 takes the likeliest token."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that together reach this probability."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of hf: weights; auto takes that of the checkpoint."""
     device_map: str | None = None
     """Of hf: models, such as auto or cuda:0; by default a GPU if there is one."""
@@ -95,7 +95,8 @@ class Eval:
     """Let policies play tasks, print a table, write every episode and an HTML report."""
 
     policy: tuple[str, ...] = ("seeker",)
-    """Any of random, "single turn", seeker, oracle, hf:FOLDER_OR_HUB_NAME, openai:MODEL."""
+    """Any of random, "single turn", seeker, oracle, hf:FOLDER_OR_HUB_NAME, openai:MODEL, or one of
+    your own as py:MODULE:CLASS."""
     annotations: Path | None = None
     """A folder of your own with annotations.jsonl and videos; by default needle tasks."""
     videos: int = 6

@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from agents.improve import Improvement, improve
+from agents.improve import SETTINGS, Improvement, improve
 from agents.learning.collecting import CollectorConfig
 from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
 from agents.learning.from_nothing.train import FromNothingConfig, train_from_nothing
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.optimiser import OptimiserConfig
 from videoseek_env.datasets.needle import load_needle
+from videoseek_env.errors import ConfigError
 from videoseek_env.task import VideoTask
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ def run_demo(config: Demo) -> int:
         0.
     """
     console = _prepared()
-    if not config.resume:
-        for part in ("grpo", "settings.json", "episodes.jsonl", "report.html"):
-            _remove(config.out / part)
     collector = replace(GRPO_SETTINGS.collector, questions=config.questions)
     settings = replace(GRPO_SETTINGS, steps=config.steps, collector=collector, seed=config.seed)
-    improve(_plan(SHIPPED, config.out, settings, config.train_videos, config.test_videos), console)
+    plan = _plan(SHIPPED, config.out, settings, config.train_videos, config.test_videos)
+    if not config.resume:
+        _clear(config.out)
+    improve(plan, console)
     return 0
 
 
@@ -84,13 +85,13 @@ def run_reproduce(config: Reproduce) -> int:
         0.
     """
     console = _prepared()
+    settings = replace(GRPO_SETTINGS, steps=config.steps, seed=config.seed)
     console.rule("From nothing")
     start = train_from_nothing(
         FromNothingConfig(seed=config.seed),
         config.out / "sft",
         report=lambda line: console.print(line, highlight=False),
     )
-    settings = replace(GRPO_SETTINGS, steps=config.steps, seed=config.seed)
     improve(_plan(start, config.out, settings, 100, config.test_videos), console)
     return 0
 
@@ -139,7 +140,12 @@ def _plan(
     )
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+def _clear(folder: Path) -> None:
+    """Take a former demo away; what is none stays."""
+    parts = [folder / name for name in ("grpo", SETTINGS, "episodes.jsonl", "report.html")]
+    if any(part.exists() for part in parts) and not (folder / SETTINGS).exists():
+        raise ConfigError(f"{folder} holds something else than a demo; choose another --out")
+    for part in parts:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agents.episode import Episode, read_episodes
-from agents.named_policy import NamedPolicy, load_policy, rules_of
-from agents.named_reward import load_reward
+from agents.named_policy import NamedPolicy, check_policy_name, load_policy, rules_of
+from agents.named_reward import checked, load_reward
 from agents.named_tasks import tasks_for
 from agents.report import Estimate, PolicySummary, summarise, write_report
 from agents.rollout import RolloutConfig, episode_seed, rollout
 from agents.session_rules import overridden
+from agents.settings_file import claim, write_settings
 from rewards.reward import RewardFunction
-from videoseek_env.errors import ConfigError
+from videoseek_env.errors import ConfigError, check_counts
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
-from videoseek_env.trajectory import append_jsonl
+from videoseek_env.trajectory import append_jsonl, filter_jsonl
 from videoseek_env.video import ClipCache
 
 if TYPE_CHECKING:
     from agents.cli import Eval
 
-_logger = logging.getLogger(__name__)
+_SAY_EVERY_SECONDS = 30.0
+"""Where there is no terminal to show a bar."""
 
 _REPORTED_TRAJECTORIES = 120
 """Trajectories that the report shows one by one; its figures count all."""
@@ -45,10 +47,11 @@ def run_eval(config: Eval) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("one process plays: launch videoseek eval without accelerate or torchrun")
+    _check(config)
     path = config.out / "episodes.jsonl"
     if path.exists() and not config.resume:
         raise ConfigError(f"{path} exists; choose another --out, or --resume to go on with it")
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a name may look like some
     rules = rules_of(config.policy, adapter=config.model.adapter)
     rules = overridden(rules, budget=config.budget, max_turns=config.max_turns)
     session = replace(rules, overview=config.overview, force_answer=True)
@@ -60,10 +63,38 @@ def run_eval(config: Eval) -> int:
         batch_size=config.batch_size,
     )
     policies = (load_policy(name, config.model, session) for name in config.policy)
-    reward = None if config.reward is None else load_reward(config.reward)
+    reward = None if config.reward is None else checked(load_reward(config.reward))
+    if path.exists():
+        claim(config.out / "config.json", _settings(config))
+    else:
+        write_settings(config.out / "config.json", _settings(config))
     started = time.perf_counter()
     episodes = play_all(tasks, policies, plan, path=path, console=console, reward=reward)
     return present(episodes, config.out, title="Evaluation", started=started, console=console)
+
+
+def _check(config: Eval) -> None:
+    """Refuse what would be noticed only when other policies have played."""
+    if not config.policy:
+        raise ConfigError("expected a policy after --policy")
+    if twice := sorted(name for name, count in Counter(config.policy).items() if count > 1):
+        raise ConfigError(f"{', '.join(twice)} would play twice: --episodes-per-task plays more")
+    for name in config.policy:
+        check_policy_name(name)
+    check_counts(config, "videos", "episodes_per_task", "workers", "batch_size")
+    if config.limit is not None:
+        check_counts(config, "limit")
+
+
+def _settings(config: Eval) -> dict[str, Any]:
+    """What decides an episode, beside its policy and its task."""
+    fields = asdict(config)
+    for name in ("policy", "out", "resume", "limit", "workers", "batch_size"):
+        del fields[name]
+    for name in ("api_key", "device_map"):
+        del fields["model"][name]
+    folder = config.annotations
+    return fields | {"annotations": None if folder is None else str(folder.resolve())}
 
 
 def _tasks(config: Eval, session: SessionConfig) -> list[VideoTask]:
@@ -88,7 +119,8 @@ def play_all(
 ) -> list[Episode]:
     """Let every policy play every task; the file grows as episodes end.
 
-    Episodes that the file holds already are not played again: a run that was killed goes on.
+    Episodes that the file holds already are not played again: a run that was killed goes on. Those
+    that failed are: a server may have been down.
 
     Args:
         tasks: In the order of the run that the file is of.
@@ -102,7 +134,7 @@ def play_all(
     known = _read_known(path)
     episodes: list[Episode] = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -117,6 +149,7 @@ def play_all(
             done = {job for key, job in jobs.items() if key in known}
             episodes += [known[key] for key in jobs if key in known]
             bar = progress.add_task(policy.name, total=len(jobs), completed=len(done))
+            said = time.monotonic()
             played = rollout(
                 policy.make,
                 tasks,
@@ -132,6 +165,9 @@ def play_all(
                     append_jsonl(path, [episode.to_dict()])
                     episodes.append(episode)
                     progress.advance(bar)
+                    if not console.is_terminal and time.monotonic() - said > _SAY_EVERY_SECONDS:
+                        said, count = time.monotonic(), progress.tasks[bar].completed
+                        console.print(f"{policy.name}: {count} of {len(jobs)} episodes")
             finally:
                 policy.close()
             del policy, played  # with its model, before the next one is loaded
@@ -141,6 +177,7 @@ def play_all(
 def _read_known(path: Path) -> dict[tuple[str, str, int], Episode]:
     if not path.exists():
         return {}
+    filter_jsonl(path, lambda record: record.get("error") is None)
     return {
         (episode.policy, episode.trajectory.task.id, episode.seed): episode
         for episode in read_episodes(path)

@@ -1,4 +1,4 @@
-"""Find a policy by a name such as "seeker", "hf:Qwen/Qwen3-VL-4B-Instruct" or "openai:gpt-5"."""
+"""Find a policy by a name such as "seeker", "hf:Qwen/Qwen3-VL-4B-Instruct" or "py:mine:Policy"."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.baselines import OraclePolicy, RandomPolicy
+from agents.named_reward import load_attribute
 from agents.policy import Policy
 from agents.seeker import PixelSeeker
 from agents.session_rules import first_rules
@@ -59,24 +60,43 @@ def rules_of(names: Sequence[str], *, adapter: str | None = None) -> SessionConf
 
 
 def load_policy(name: str, options: ModelOptions, session: SessionConfig) -> NamedPolicy:
-    """The policy of a name: a baseline's, `hf:` and a folder or hub name, or `openai:` and a model.
+    """The policy of a name.
+
+    That is a baseline's, `hf:` and a folder or hub name, `openai:` and a model, or `py:` with
+    module and attribute: what makes a policy of one's own when called with no arguments.
 
     Raises:
         ConfigError: If the name is none of these, or an option is out of its range.
         MissingExtraError: If the policy needs a package that is not installed.
     """
-    kind, colon, model = name.partition(":")
+    check_policy_name(name)
     if name in BASELINES:
         return NamedPolicy(name, BASELINES[name], session)
-    if colon and model and kind == "hf":
-        return _load_hf(name, model, options, session)
-    if colon and model and kind == "openai":
-        return _load_openai(name, model, options, session)
-    known = ", ".join(BASELINES)
-    raise ConfigError(
-        f"no policy is named {name!r}; expected one of {known}, hf:FOLDER_OR_HUB_NAME or "
-        "openai:MODEL"
-    )
+    kind, _, rest = name.partition(":")
+    return _LOADERS[kind](name, rest, options, session)
+
+
+def check_policy_name(name: str) -> None:
+    """Refuse a name that leads to no policy, as far as that can be told without loading one.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    kind, _, rest = name.partition(":")
+    if name not in BASELINES and not (rest and kind in _LOADERS):
+        raise ConfigError(
+            f"no policy is named {name!r}; expected one of {', '.join(BASELINES)}, "
+            "hf:FOLDER_OR_HUB_NAME, openai:MODEL or py:MODULE:CLASS"
+        )
+    if kind == "py":
+        load_attribute(rest)
+
+
+def _load_own(name: str, path: str, options: ModelOptions, session: SessionConfig) -> NamedPolicy:
+    make = load_attribute(path)
+    if not callable(make):
+        raise ConfigError(f"{name} is no class of a policy, and no function that makes one")
+    return NamedPolicy(name, make, session)
 
 
 def _load_hf(
@@ -116,3 +136,6 @@ def _load_openai(
     )
     client = ChatClient(config)
     return NamedPolicy(name, partial(OpenAIPolicy, client), session, client.close)
+
+
+_LOADERS = {"hf": _load_hf, "openai": _load_openai, "py": _load_own}

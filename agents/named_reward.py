@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from rewards.reward import RewardFunction
+from rewards.reward import Reward, RewardFunction
 from videoseek_env.errors import VideoSeekError
+from videoseek_env.trajectory import Trajectory
 
 
 class NamedRewardError(VideoSeekError, ValueError):
     """A name leads to no reward function."""
+
+
+class RewardFailedError(VideoSeekError, RuntimeError):
+    """A reward function raised an exception, or returned no reward of finite numbers."""
 
 
 def load_reward(name: str) -> RewardFunction:
@@ -32,12 +39,7 @@ def load_reward(name: str) -> RewardFunction:
     >>> load_reward("rewards:TurnEfficiency")
     TurnEfficiency(penalty=0.05, free_calls=1)
     """
-    module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
-        raise NamedRewardError(
-            f'expected a reward as "module:name", such as "rewards:Accuracy", got {name!r}'
-        )
-    found = _attribute(_import(module_name), path)
+    found = load_attribute(name)
     if not callable(found):
         raise NamedRewardError(
             f"{name} is {describe(found)}; expected a reward function, or a factory of one"
@@ -49,6 +51,48 @@ def load_reward(name: str) -> RewardFunction:
             "Name a reward function, or something that returns one when called with no arguments"
         )
     return cast(RewardFunction, reward)
+
+
+def load_attribute(name: str) -> Any:
+    """What "module:attribute" names; the current directory is searched too.
+
+    Raises:
+        NamedRewardError: If the module can't be imported, or has no such attribute.
+    """
+    module_name, colon, path = name.partition(":")
+    if not (module_name and colon and path):
+        raise NamedRewardError(
+            f'expected a name as "module:name", such as "rewards:Accuracy", got {name!r}'
+        )
+    return _attribute(_import(module_name), path)
+
+
+def checked(reward: RewardFunction) -> RewardFunction:
+    """The same reward, checked as `apply_reward` does."""
+    return partial(apply_reward, reward)
+
+
+def apply_reward(reward: RewardFunction, trajectory: Trajectory) -> Reward:
+    """Call a reward that may be anybody's, and check what it returns.
+
+    Raises:
+        RewardFailedError: If it raises, or returns anything but a `Reward` of finite numbers.
+    """
+    task = f"task {trajectory.task.id!r}"
+    try:
+        scored = reward(trajectory)
+    except Exception as error:
+        raise RewardFailedError(f"{task}: the reward raised {one_line(error)}") from error
+    if not isinstance(scored, Reward):
+        raise RewardFailedError(
+            f"{task}: expected the reward to return a rewards.Reward, got {describe(scored)}"
+        )
+    value = finite(scored.value)
+    parts = {str(name): finite(amount) for name, amount in scored.parts.items()}
+    known = {name: amount for name, amount in parts.items() if amount is not None}
+    if value is None or len(known) < len(parts):
+        raise RewardFailedError(f"{task}: expected finite numbers, got {describe(scored)}")
+    return Reward(value, known)
 
 
 def one_line(error: BaseException) -> str:
@@ -120,3 +164,12 @@ def _takes(function: Callable[..., Any], *arguments: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+def finite(value: Any) -> float | None:
+    """A value as a number, None if it is no finite one."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

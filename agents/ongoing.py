@@ -11,7 +11,7 @@ from typing import Protocol
 
 from agents.policy import Policy, PrivilegedPolicy
 from agents.time_limit import ends_within
-from videoseek_env.errors import VideoDecodeError
+from videoseek_env.errors import VideoDecodeError, VideoSeekError
 from videoseek_env.session import Observation, SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
@@ -201,8 +201,10 @@ class _Play:
                 self._show(self._session.reply(text))
 
     def fail(self, error: Exception) -> None:
-        _logger.warning("task %s: the policy failed", self.task.id, exc_info=error)
         self.error = f"{type(error).__name__}: {error}"
+        # Ours say what is wrong; where another came from is worth a traceback.
+        trace = None if isinstance(error, VideoSeekError) else error
+        _logger.warning("task %s: the policy failed: %s", self.task.id, self.error, exc_info=trace)
         if self._session is not None:
             self._session.abandon(EndReason.POLICY_FAILED)
         self._end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.episode import Episode
-from agents.named_reward import describe, load_reward, one_line
+from agents.named_reward import RewardFailedError, apply_reward, describe, finite, load_reward
 from agents.score_change import Comparison, print_comparison
-from rewards.reward import Reward, RewardFunction
+from rewards.reward import RewardFunction
 from videoseek_env.errors import TrajectoryError, VideoSeekError
 from videoseek_env.trajectory import Trajectory
 
@@ -30,10 +29,6 @@ _logger = logging.getLogger(__name__)
 
 NO_POLICY = "-"
 """Stands for the policy of a bare trajectory."""
-
-
-class RewardFailedError(VideoSeekError, RuntimeError):
-    """A reward function raised an exception, or returned no reward of finite numbers."""
 
 
 class OutputError(VideoSeekError, OSError):
@@ -142,37 +137,14 @@ def read_line(line: bytes) -> SavedLine:
     try:
         if "trajectory" in record:
             episode = Episode.from_dict(record)
-            before = _finite(episode.reward.value)
+            before = finite(episode.reward.value)
             return SavedLine(record, episode.trajectory, episode.policy, before)
-        before = _finite(record["reward"]["value"]) if "reward" in record else None
+        before = finite(record["reward"]["value"]) if "reward" in record else None
         return SavedLine(record, Trajectory.from_dict(record), NO_POLICY, before)
     except TrajectoryError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TrajectoryError(f"not a saved trajectory: {type(error).__name__}: {error}") from error
-
-
-def apply_reward(reward: RewardFunction, trajectory: Trajectory) -> Reward:
-    """Call a reward that may be anybody's, and check what it returns.
-
-    Raises:
-        RewardFailedError: If it raises, or returns anything but a `Reward` of finite numbers.
-    """
-    task = f"task {trajectory.task.id!r}"
-    try:
-        scored = reward(trajectory)
-    except Exception as error:
-        raise RewardFailedError(f"{task}: the reward raised {one_line(error)}") from error
-    if not isinstance(scored, Reward):
-        raise RewardFailedError(
-            f"{task}: expected the reward to return a rewards.Reward, got {describe(scored)}"
-        )
-    value = _finite(scored.value)
-    parts = {str(name): _finite(amount) for name, amount in scored.parts.items()}
-    finite = {name: amount for name, amount in parts.items() if amount is not None}
-    if value is None or len(finite) < len(parts):
-        raise RewardFailedError(f"{task}: expected finite numbers, got {describe(scored)}")
-    return Reward(value, finite)
 
 
 def output_file(out: Path, *, source: Path) -> Path:
@@ -207,11 +179,3 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _finite(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -37,7 +38,7 @@ from agents.llm.decoupling import TaskDecoupling
 from agents.llm.model import VisionLanguageModel, is_adapter
 from agents.llm.tiny import TINY_PROMPTS, TinyConfig, tiny_model
 from agents.llm.tiny_tokenizer import tiny_tokenizer
-from agents.named_reward import load_reward
+from agents.named_reward import checked, load_reward
 from agents.named_tasks import are_from_nothing, tasks_for
 from agents.rollout import RolloutConfig, rollout
 from agents.session_rules import first_rules, overridden, write_rules
@@ -45,13 +46,25 @@ from agents.settings_file import write_settings
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
-from videoseek_env.errors import ConfigError, MissingExtraError
+from videoseek_env.errors import ConfigError, MissingExtraError, check_counts
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import Trajectory, read_records
 
 _METHODS: Mapping[str, type[SFT] | type[GRPO] | type[PPO]] = {"sft": SFT, "grpo": GRPO, "ppo": PPO}
 
+
+_MAY_CHANGE: Final = (
+    "workers",
+    "rollout_batch",
+    "max_tokens",
+    "save_every",
+    "keep",
+    "show_every",
+    "tensorboard",
+    "wandb_project",
+)
+"""What a run may go on with another value of: it decides how it runs, not what is learned."""
 
 _PATIENCE: Final = timedelta(hours=1)
 """How long processes wait for one whose videos hang, say."""
@@ -152,11 +165,12 @@ def load_learning_model(
         checkpoint: Goes on from here in place of what the options name.
         device: Where weights are loaded to; by default the CPU.
     """
-    name, adapter = options.model, options.adapter
+    name: str | Path = options.model
+    adapter: str | Path | None = options.adapter
     if checkpoint is not None and (adapter or options.lora_rank):
-        adapter = str(checkpoint / "model")
+        adapter = checkpoint / "model"
     elif checkpoint is not None:
-        name = str(checkpoint / "model")
+        name = checkpoint / "model"
     known = first_rules(adapter, name, options.model)
     if name == "tiny":
         model = _tiny(options)
@@ -166,7 +180,7 @@ def load_learning_model(
             name,
             dtype=options.dtype or ("auto" if _has_adapter(options) else "float32"),
             device_map=None if device is None or device.type == "cpu" else {"": str(device)},
-            adapter=adapter,
+            adapter=None if adapter is None else str(adapter),
         )
     if options.lora_rank and adapter is None:
         model = _with_lora(model, options.lora_rank)
@@ -188,6 +202,9 @@ def _has_adapter(options: TrainOptions) -> bool:
 
 
 def _check(options: TrainOptions) -> None:
+    if options.seed < 0 or options.lora_rank < 0:
+        raise ConfigError("--seed and --lora-rank must be at least 0")
+    check_counts(options, "show_every", "save_every", "keep", "videos", "steps")
     if options.model == "tiny" and (options.lora_rank or options.adapter):
         raise ConfigError(
             "an adapter is for a model with a folder or a name: give it with --model, or the "
@@ -217,12 +234,30 @@ def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         method = _METHODS[fields.pop("method")]
+        _check_names(path, set(fields), {field.name for field in fields_of(method)})
         paths = {name: Path(value) for name, value in fields.items() if _is_path(name) and value}
         settled = method(**{**fields, **paths, "out": options.out})
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} holds no settings of a run: {error!r}") from error
     _check_resumed(options, settled)
-    return settled, latest_checkpoint(options.out)
+    asked = {
+        field.name: value
+        for field in fields_of(options)
+        if field.name in _MAY_CHANGE and (value := getattr(options, field.name)) != field.default
+    }
+    return replace(settled, **asked), latest_checkpoint(options.out)
+
+
+def _check_names(path: Path, found: set[str], wanted: set[str]) -> None:
+    """Refuse settings that another version wrote: what they lack would silently be a default."""
+    if found != wanted:
+        lacking, unknown = (", ".join(sorted(some)) for some in (wanted - found, found - wanted))
+        raise ConfigError(
+            f"{path} is of another version: it lacks {lacking or 'nothing'}, and holds "
+            f"{unknown or 'nothing'} beside. Start a new run from its model"
+        )
 
 
 def _from_anywhere(options: TrainOptions) -> TrainOptions:
@@ -246,7 +281,7 @@ def _check_resumed(asked: TrainOptions, settled: TrainOptions) -> None:
     others = [
         f"--{field.name.replace('_', '-')}"
         for field in fields_of(asked)
-        if field.name not in ("out", "resume")
+        if field.name not in ("out", "resume", *_MAY_CHANGE)
         and getattr(asked, field.name) not in (field.default, getattr(settled, field.name))
     ]
     if others:
@@ -383,7 +418,9 @@ def _ppo_config(options: PPO) -> PPOConfig:
 
 
 def _reward(options: RolloutOptions) -> RewardFunction:
-    return TrajectoryGuidedReward() if options.reward is None else load_reward(options.reward)
+    if options.reward is None:
+        return TrajectoryGuidedReward()
+    return checked(load_reward(options.reward))
 
 
 def _say_where_it_begins(console: Console, options: TrainOptions, done: int) -> None:
@@ -396,11 +433,19 @@ def _say_where_it_begins(console: Console, options: TrainOptions, done: int) -> 
 
 
 def _say_where(console: Console, options: TrainOptions, saved: Path, started: float) -> None:
-    console.print(f"Log:    {options.out / 'log.jsonl'}", soft_wrap=True)
-    console.print(f"Model:  {saved / 'model'}", soft_wrap=True)
+    console.print(f"Log:    {options.out / 'log.jsonl'}", soft_wrap=True, markup=False, emoji=False)
+    console.print(f"Model:  {saved / 'model'}", soft_wrap=True, markup=False, emoji=False)
     model = saved / "model" if saved.is_absolute() else f"./{saved / 'model'}"
-    tasks = f" --annotations {options.annotations}" if options.annotations else ""
+    folder = options.annotations
+    tasks = f" --annotations {shlex.quote(str(folder))}" if folder else ""
     # Who sampled under a mask plays by it too.
-    scope = " --scope tags" if isinstance(options, GRPO) and options.task_decoupling else ""
-    console.print(f"Next:   videoseek eval --policy hf:{model}{tasks}{scope}", soft_wrap=True)
+    is_masked = isinstance(options, GRPO) and options.task_decoupling
+    scope = " --model.scope tags" if is_masked else ""
+    policy = shlex.quote(f"hf:{model}")
+    console.print(
+        f"Next:   videoseek eval --policy {policy}{tasks}{scope}",
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
     console.print(f"Done in {time.perf_counter() - started:.0f} s.")

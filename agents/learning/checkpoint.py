@@ -112,6 +112,12 @@ def restore(learner: Learner, checkpoint: Path) -> int:
         ) from error
     optimiser = learner.optimiser
     lengths = {"total_steps": learner.total_steps, "optimiser_steps": optimiser.total_steps}
+    missing = {*lengths, "step", "optimiser", "optimiser_done", "drawn"} - set(state)
+    if missing:
+        raise ConfigError(
+            f"{checkpoint} is damaged (state.json lacks {', '.join(sorted(missing))}): take it "
+            "away to go on from the one before"
+        )
     if any(state[name] != length for name, length in lengths.items()):
         raise ConfigError(
             f"{checkpoint} is of a run of {state['total_steps']} steps and "

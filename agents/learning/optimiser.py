@@ -45,10 +45,12 @@ class OptimiserConfig:
     `requires_grad` is switched off, and stays so."""
 
     def __post_init__(self) -> None:
-        if not (self.learning_rate > 0 and 0 <= self.warmup_share < 1 and self.max_grad_norm > 0):
+        is_rate = 0 < self.learning_rate < math.inf
+        if not (is_rate and 0 <= self.warmup_share < 1 and self.max_grad_norm > 0):
             raise ConfigError(
-                "expected learning_rate and max_grad_norm above 0 and warmup_share in [0, 1), got "
-                f"{self.learning_rate}, {self.max_grad_norm} and {self.warmup_share}"
+                "expected learning_rate and max_grad_norm above 0, the rate finite, and "
+                f"warmup_share in [0, 1), got {self.learning_rate}, {self.max_grad_norm} and "
+                f"{self.warmup_share}"
             )
 
     def rate(self, step: int, total_steps: int) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 
-from agents.learning.checkpoint import checkpoints, restore, save_checkpoint
+from agents.learning.checkpoint import checkpoints, restore, save_checkpoint, step_of
 from agents.learning.learner import Learner, Update
 from agents.learning.optimiser import NonFiniteLossError
 from agents.learning.stop_signal import StopSignal
 from agents.learning.tracking import Tracker
-from videoseek_env.errors import check_counts
+from videoseek_env.errors import ConfigError, check_counts
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def run(
     """Learn until the end.
 
     Every step is decided by its number and the seed, so that a run that was killed and goes on from
-    a checkpoint is the very same run. Ctrl-C and SIGTERM end it after its step, which is saved.
+    a checkpoint is the very same run. Ctrl-C, SIGTERM and SIGHUP end it after its step, which is
+    saved. So are the steps before one that fails.
 
     Args:
         learner: Its model was loaded from the checkpoint, if there is one.
@@ -81,32 +84,45 @@ def run(
         The last checkpoint.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, and `SystemExit` after SIGTERM, once the step is saved.
+        KeyboardInterrupt: After Ctrl-C, and `SystemExit` after another signal, once the step is
+            saved.
         NonFiniteLossError: With the batch saved in the run's folder.
+        ConfigError: If another process is at work in the folder.
         OSError: If the last checkpoint can't be written.
     """
     done = 0 if checkpoint is None else restore(learner, checkpoint)
     is_main = accelerator.is_main_process
-    logs = list(trackers(done)) if is_main else []
     saved = checkpoint
-    with StopSignal() as stop:
+    with _alone(config.folder) if is_main else nullcontext(), StopSignal() as stop:
+        logs = list(trackers(done)) if is_main else []
         try:
             for step in range(done, learner.total_steps):
-                update = _update(learner, step, config, process=accelerator.process_index)
-                is_last = any(gather_object([stop.is_asked_for])) or step + 1 == learner.total_steps
+                learned = learner.optimiser.steps_done
+                try:
+                    update = _update(learner, step, config, process=accelerator.process_index)
+                except Exception:
+                    is_whole = learner.optimiser.steps_done == learned
+                    if is_main and is_whole and step > (step_of(saved) if saved else 0):
+                        _try_to_save(learner, config, step, annotate)
+                    raise
+                stop.number = next(filter(None, gather_object([stop.number])), None)
+                is_last = stop.number is not None or step + 1 == learner.total_steps
                 if is_main:
                     for tracker in logs:
-                        _log(tracker, update, step)
-                    show(step, update)
+                        with _forgiven(f"step {step} was not logged"):
+                            tracker.log(update.metrics, step=step)
+                    with _forgiven(f"step {step} was not shown"):
+                        show(step, update)
                     saved = _save(learner, config, step + 1, annotate, is_last=is_last) or saved
                 if is_last:
                     break
         finally:
             for tracker in logs:
-                _finish(tracker)
+                with _forgiven("the end of a log was not written"):
+                    tracker.finish()
         accelerator.wait_for_everyone()
-    if stop.is_asked_for and is_main:
-        _logger.warning("stopped; the run can go on from %s", saved)
+    if stop.number is not None and is_main:
+        _logger.warning("stopped; --resume goes on from %s", saved)
     stop.heed()
     return saved or latest_checkpoint(config.folder) or config.checkpoints
 
@@ -122,19 +138,24 @@ def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> 
         ) from error
 
 
-def _log(tracker: Tracker, update: Update, step: int) -> None:
-    """Log; a line that is lost is no reason to lose the run."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, in which two processes would overwrite each other's log."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        tracker.log(update.metrics, step=step)
-    except OSError as error:
-        _logger.warning("step %d was not logged: %s", step, error)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"another process is at work in {folder}: let it end first") from error
 
 
-def _finish(tracker: Tracker) -> None:
+@contextmanager
+def _forgiven(consequence: str) -> Iterator[None]:
+    """A line that is lost is no reason to lose the run."""
     try:
-        tracker.finish()
-    except OSError as error:
-        _logger.warning("the end of a log was not written: %s", error)
+        yield
+    except Exception as error:
+        _logger.warning("%s: %s: %s", consequence, type(error).__name__, error)
 
 
 def _save(
@@ -148,13 +169,21 @@ def _save(
     """Save if it is time; a failure in the middle of a run is no reason to lose the run."""
     if not is_last and done % config.save_every:
         return None
+    if not is_last:
+        return _try_to_save(learner, config, done, annotate)
+    return save_checkpoint(
+        learner, config.checkpoints, step=done, keep=config.keep, annotate=annotate
+    )
+
+
+def _try_to_save(
+    learner: Learner, config: RunConfig, done: int, annotate: Callable[[Path], object]
+) -> Path | None:
     try:
         return save_checkpoint(
             learner, config.checkpoints, step=done, keep=config.keep, annotate=annotate
         )
     except OSError as error:
-        if is_last:
-            raise
         _logger.warning("step %d was not saved, earlier checkpoints stand: %s", done, error)
         return None
 

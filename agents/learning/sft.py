@@ -107,7 +107,8 @@ class SFTLearner:
         """Learn from one batch.
 
         Raises:
-            DatasetError: If as many trajectories as there are could not be read, one after another.
+            DatasetError: If twice as many trajectories as there are could not be read, one after
+                another.
             NonFiniteLossError: If the loss or its gradient is not finite; nothing has changed.
         """
         started = time.perf_counter()
@@ -118,6 +119,7 @@ class SFTLearner:
         skipped = {"skipped": float(counts["skipped"])}
         if not counts["trained"]:
             self.optimiser.skip()
+            self.model.network.eval()
             return Update({"learning_rate": rate, **skipped})
         sums = torch.zeros(len(_ROLES) + 1, 2)
         share = self.model.keeps_cache
@@ -161,7 +163,7 @@ class SFTLearner:
         for share in gather_object([own]):
             counts.update(share)
         self._unreadable = 0 if counts["trained"] else self._unreadable + self.config.batch_size
-        if self._unreadable >= len(self._demonstrations):
+        if self._unreadable >= 2 * len(self._demonstrations):  # each twice, in any order
             raise DatasetError(
                 f"none of {self._unreadable} trajectories could be read; see the log"
             )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, put off until what is under way is done."""
+"""Ctrl-C, SIGTERM and a closed terminal, put off until what is under way is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from types import FrameType
 from typing import Any, Self
 
 _logger = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):
+    _SIGNALS.append(signal.SIGHUP)
 
 
 class StopSignal:
@@ -19,17 +21,17 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self.number: int | None = None
+        """The signal that came, here or on another process that told us; None if none did."""
         self._before: dict[int, Any] = {}
-
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether a signal came."""
-        return self._number is not None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in _SIGNALS
+                if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+            }
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,16 +43,16 @@ class StopSignal:
 
         Raises:
             KeyboardInterrupt: If it was Ctrl-C.
-            SystemExit: If it was SIGTERM.
+            SystemExit: If it was another one.
         """
-        if self._number == signal.SIGINT:
+        if self.number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._number is not None:
-            raise SystemExit(128 + self._number)
+        if self.number is not None:
+            raise SystemExit(128 + self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None:
-            self._number = number
+        if self.number is not None:
+            self.number = number
             self.heed()
-        self._number = number
+        self.number = number
         _logger.warning("stopping after this step; once more to stop at once")

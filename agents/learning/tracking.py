@@ -39,7 +39,7 @@ class JsonLinesTracker:
         """
         self._path = path
         if path.exists():
-            filter_jsonl(path, lambda line: line["step"] < resume_from)
+            filter_jsonl(path, lambda line: line.get("step", -1) < resume_from)
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Append a line."""
@@ -113,7 +113,7 @@ class _TensorBoard(_Accelerated):
 class _WandB(_Accelerated):
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
         try:
-            import wandb
+            import wandb  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingExtraError("wandb", "wandb", "--wandb-project") from error
         # The same run goes on after a restart.
@@ -125,9 +125,10 @@ class _WandB(_Accelerated):
         }
         try:
             super().__init__(WandBTracker(project, **options), config)
-        except wandb.errors.UsageError as error:
+        except Exception as error:  # wandb raises many kinds
             raise ConfigError(
-                f"wandb: {error}. Log in by `wandb login`, or set WANDB_MODE=offline"
+                f"wandb could not begin: {' '.join(str(error).split()):.300}. Log in by "
+                "`wandb login`, or set WANDB_MODE=offline"
             ) from error
 
 

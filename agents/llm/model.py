@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
@@ -26,7 +27,7 @@ from agents.llm.vision_tower import (
     use_matrix_patch_projection,
 )
 from agents.llm.vocabulary import Vocabulary
-from videoseek_env.errors import ConfigError, MissingExtraError
+from videoseek_env.errors import ConfigError, MissingExtraError, VideoSeekError
 from videoseek_env.session import SessionConfig
 from videoseek_env.video.clip import Clip
 
@@ -72,12 +73,19 @@ class VisionLanguageModel:
         name = _existing(name_or_path)
         if adapter is None and is_adapter(name):
             name, adapter = _base_of(name), name
-        config = AutoConfig.from_pretrained(name, **_hub_options(options))
-        ClipLayout.from_config(config)  # refuses other models before gigabytes are read
-        network = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=dtype, device_map=device_map, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
+        try:
+            config = AutoConfig.from_pretrained(name, **_hub_options(options))
+            ClipLayout.from_config(config)  # refuses other models before gigabytes are read
+            network = AutoModelForImageTextToText.from_pretrained(
+                name, dtype=dtype, device_map=device_map, **options
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
+        except VideoSeekError:
+            raise
+        except (ValueError, RuntimeError, SafetensorError) as error:
+            raise ConfigError(
+                f"{name} can't be loaded: {' '.join(str(error).split()):.400}"
+            ) from error
         if adapter is not None:
             network = with_adapter(network, adapter)
         spec = VisionSpec.from_pretrained(name, config, **_hub_options(options))
@@ -214,8 +222,13 @@ def _existing(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~"))
     path = Path(name).expanduser()
+    looks_like_path |= len(path.parts) > 2 or path.is_dir()  # a hub's name is owner/model
     if looks_like_path and not path.is_dir():
         raise ConfigError(f"there is no model folder {path}")
+    if looks_like_path and not any((path / file).is_file() for file in ("config.json", _ADAPTER)):
+        inside = sorted(path.glob("**/model/config.json")) or sorted(path.glob(f"**/{_ADAPTER}"))
+        where = f"; {inside[-1].parent} is one" if inside else ""
+        raise ConfigError(f"{path} is no model's folder{where}")
     return str(path) if looks_like_path else name
 
 
@@ -226,18 +239,18 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _HUB_OPTIONS if name in options}
 
 
-_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER = "adapter_config.json"
 
 
 def is_adapter(folder: str | Path) -> bool:
     """Whether a folder holds a LoRA adapter and no model."""
     path = Path(folder).expanduser()
-    return (path / _ADAPTER_CONFIG).is_file() and not (path / "config.json").exists()
+    return (path / _ADAPTER).is_file() and not (path / "config.json").exists()
 
 
 def _base_of(folder: str) -> str:
     """The model that an adapter was made for."""
-    fields = json.loads((Path(folder) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    fields = json.loads((Path(folder) / _ADAPTER).read_text(encoding="utf-8"))
     base = fields.get("base_model_name_or_path")
     if not base:
         raise ConfigError(

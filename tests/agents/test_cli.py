@@ -79,6 +79,17 @@ def test_the_demo_goes_on_with_the_same_settings_only(
     assert "holds a run of another configuration" in str(message)
 
 
+def test_the_demo_deletes_no_other_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="models are an extra")
+    monkeypatch.setattr("agents.demo.quickest_threads", lambda: 1)
+    log = tmp_path / "grpo" / "log.jsonl"
+    log.parent.mkdir()
+    log.touch()
+    small = ("--train-videos", "1", "--test-videos", "1")
+    message = run(monkeypatch, "demo", *small, "--out", str(tmp_path))
+    assert "holds something else than a demo" in str(message) and log.exists()
+
+
 def test_a_person_plays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +237,67 @@ def test_an_evaluation_does_not_overwrite_another(
 ) -> None:
     evaluate(monkeypatch, tmp_path)
     assert "--resume to go on with it" in str(evaluate(monkeypatch, tmp_path))
+
+
+def test_an_evaluation_goes_on_with_its_own_settings_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    evaluate(monkeypatch, tmp_path)
+    for other in (("--max-turns", "1"), ("--reward", "rewards:Accuracy")):
+        message = evaluate(monkeypatch, tmp_path, "--resume", *other)
+        assert "holds a run of another configuration" in str(message)
+    assert evaluate(monkeypatch, tmp_path, "--resume", "--workers", "1") == 0
+
+
+def test_a_policy_of_ones_own_plays_and_what_failed_is_played_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own_policy.py").write_text(
+        """
+from pathlib import Path
+
+class Own:
+    def reset(self, *, seed=None):
+        if Path("down").exists():
+            raise ConnectionError("the server is down")
+
+    def act(self, observation):
+        return "<think>A guess.</think><answer>A</answer>"
+""",
+        encoding="utf-8",
+    )
+    Path("down").touch()
+    options = ("--videos", "1", "--limit", "2", "--out", "out")
+    command = ("eval", "--policy", "py:own_policy:Own", *options)
+    assert run(monkeypatch, *command) == 1
+    Path("down").unlink()
+    assert run(monkeypatch, *command, "--resume") == 0
+    episodes = list(read_episodes(Path("out") / "episodes.jsonl"))
+    assert [episode.trajectory.answer for episode in episodes] == ["A", "A"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--policy", "oracle", "nobody"), "no policy is named 'nobody'"),
+        (("--policy", "oracle", "py:nothing:Here"), "no module 'nothing'"),
+        (("--policy", "oracle", "oracle"), "oracle would play twice"),
+        (("--policy",), "expected a policy"),
+        (("--limit", "0"), "limit must be at least 1"),
+        (("--reward", "tests.agents.test_cli:lose"), "the reward raised ZeroDivisionError"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: tuple[str, ...], message: str
+) -> None:
+    found = run(monkeypatch, "eval", "--videos", "1", "--out", str(tmp_path), *wrong)
+    assert message in str(found)
+    assert not (tmp_path / "episodes.jsonl").exists()
+
+
+def lose(trajectory: object) -> float:
+    return 1 / 0
 
 
 def test_an_evaluation_by_several_processes_is_refused(

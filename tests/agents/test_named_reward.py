@@ -52,9 +52,9 @@ def test_what_needs_no_argument_is_called_and_what_needs_one_is_the_reward(own: 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", 'expected a reward as "module:name"'),
-        (":reward", 'expected a reward as "module:name"'),
-        ("OWN:", 'expected a reward as "module:name"'),
+        ("nonsense", 'expected a name as "module:name"'),
+        (":reward", 'expected a name as "module:name"'),
+        ("OWN:", 'expected a name as "module:name"'),
         ("no_such.module:reward", "no module 'no_such'"),
         ("OWN.inner:reward", "can't import|no module"),
         ("OWN:nothing", r"\.py\) has no 'nothing'"),

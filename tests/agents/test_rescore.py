@@ -229,7 +229,7 @@ def test_a_reward_of_ones_own_in_the_current_directory(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", 'expected a reward as "module:name"'),
+        ("nonsense", 'expected a name as "module:name"'),
         ("no_such_module:reward", "no module 'no_such_module'"),
         ("rewards:Nothing", "has no 'Nothing'"),
         ("OWN:gives_a_number", "expected the reward to return a rewards.Reward, got 0.5"),

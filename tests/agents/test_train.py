@@ -110,11 +110,11 @@ def test_an_adapter_learns_goes_on_and_is_evaluated(
     masked = ("--task-decoupling", "--out", str(tmp_path / "grpo"))
     assert run(monkeypatch, "train", "grpo", *SMALL, *play, *masked) == 0
     last, *scope = capsys.readouterr().out.split("videoseek eval --policy ")[1].split()[:3]
-    assert scope == ["--scope", "tags"]  # who sampled under a mask plays by it too
+    assert scope == ["--model.scope", "tags"]  # who sampled under a mask plays by it too
     rules = read_rules(last.removeprefix("hf:"))
     assert rules is not None and rules.max_turns == 3
     shown = ("--videos", "1", "--limit", "1", "--out", str(tmp_path / "eval"))
-    assert run(monkeypatch, "eval", "--policy", last, *shown) == 0
+    assert run(monkeypatch, "eval", "--policy", last, *scope, *shown) == 0
     for wrong, expected in (
         (("--model", model, "--adapter", adapter, "--lora-rank", "2"), "makes a new adapter"),
         (("--model", adapter, "--lora-rank", "2"), "makes a new adapter"),
@@ -190,12 +190,15 @@ def test_settings_that_are_damaged_are_an_error_that_says_so(
     for text in (
         '{"method": "grpo", "ste',
         '{"method": "dpo"}',
-        '{"method": "sft", "old": 1}',
         "[]",
     ):
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
         message = run(monkeypatch, "train", "grpo", "--out", str(tmp_path), "--resume")
         assert "config.json holds no settings of a run" in str(message)
+    (tmp_path / "config.json").write_text('{"method": "sft", "old": 1}', encoding="utf-8")
+    message = str(run(monkeypatch, "train", "sft", "--out", str(tmp_path), "--resume"))
+    assert "config.json is of another version: it lacks adapter, " in message
+    assert "and holds old beside" in message
 
 
 def test_resuming_takes_no_other_settings(

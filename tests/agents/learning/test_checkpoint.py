@@ -2,8 +2,10 @@ import dataclasses
 import json
 import os
 import resource
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def files_at_most(size_bytes: int) -> Iterator[None]:
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def adapted(*, rank: int) -> VisionLanguageModel:
+    model = fresh_model()
+    adapter = LoraConfig(target_modules=["q_proj"], r=rank)
+    return dataclasses.replace(model, network=get_peft_model(model.network, adapter))
+
+
+def frozen_tower() -> VisionLanguageModel:
+    model = fresh_model()
+    model.base.model.visual.requires_grad_(False)
+    return model
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))
@@ -83,13 +97,41 @@ def test_a_disk_that_is_full_leaves_what_was_there_and_no_rubbish(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_is_one(
+    minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "step-000001"
+    early, late = set[int](), set[int]()
+
+    def sync(descriptor: int) -> None:
+        (late if final.exists() else early).add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    save_checkpoint(sft(minute_video), tmp_path, step=1, keep=1)
+    assert early >= {path.stat().st_ino for path in (final, *final.rglob("*"))}
+    assert late == {tmp_path.stat().st_ino}
+
+
+@pytest.mark.parametrize(("step", "left"), [(1, []), (2, ["step-000002"])])
+def test_whoever_is_killed_as_it_deletes_leaves_no_half_of_a_checkpoint(
+    minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, left: list[str]
+) -> None:
+    def die(folder: Path, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    learner = sft(minute_video)
+    save_checkpoint(learner, tmp_path, step=1, keep=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", die)
+        save_checkpoint(learner, tmp_path, step=step, keep=1)
+    assert [path.name for path in checkpoints(tmp_path)] == left
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 def test_a_disk_that_has_room_for_the_adapter_but_not_for_the_tokenizer_is_full(
     minute_video: Path, tmp_path: Path
 ) -> None:
-    model = fresh_model()
-    adapter = get_peft_model(model.network, LoraConfig(target_modules=["q_proj"], r=1))
-    learner = sft(minute_video, dataclasses.replace(model, network=adapter))
+    learner = sft(minute_video, adapted(rank=1))
     saved = save_checkpoint(learner, tmp_path, step=1, keep=1)
     size = (saved / "model" / "adapter_model.safetensors").stat().st_size
     assert size + 2000 < (saved / "model" / "tokenizer.json").stat().st_size
@@ -175,14 +217,22 @@ def test_a_damaged_checkpoint_is_said_to_be_one(minute_video: Path, tmp_path: Pa
             restore(sft(minute_video), saved)
 
 
-def test_moments_of_other_parameters_are_refused(minute_video: Path, tmp_path: Path) -> None:
-    learner = sft(minute_video)
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(fresh_model, frozen_tower), (partial(adapted, rank=2), partial(adapted, rank=4))],
+)
+def test_moments_of_other_parameters_are_refused(
+    minute_video: Path,
+    tmp_path: Path,
+    one: Callable[[], VisionLanguageModel],
+    other: Callable[[], VisionLanguageModel],
+) -> None:
+    learner = sft(minute_video, one())
     learner.update(0)
     saved = save_checkpoint(learner, tmp_path, step=1, keep=1)
-    model = fresh_model()
-    model.base.model.visual.requires_grad_(False)
     with pytest.raises(ConfigError, match=r"of a learner of \d+ parameters, this one has \d+"):
-        restore(sft(minute_video, model), saved)
+        restore(sft(minute_video, other()), saved)
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(minute_video: Path, tmp_path: Path) -> None:
@@ -193,4 +243,5 @@ def test_nothing_in_a_checkpoint_is_a_pickle(minute_video: Path, tmp_path: Path)
     assert endings <= {".safetensors", ".json", ".jinja"}
     state = json.loads((saved / "state.json").read_text())
     assert state["step"] == 1 and state["optimiser_done"] == 2
-    assert os.access(saved / "value_head.safetensors", os.R_OK)
+    files = ["optimiser.safetensors", "state.json", "value_head.safetensors"]
+    assert names(saved) == ["model", *files]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
+from statistics import mean
 from typing import NamedTuple
 
 import pytest
@@ -94,6 +95,12 @@ def test_each_crop_is_close_to_its_card_and_holds_its_face() -> None:
             card = max(cards, key=lambda card: iou([(start, end)], [tuple(card["span"])]))
             assert iou([(start, end)], [tuple(card["span"])]) > 0.6
             assert start <= card["reveal"][0] and card["reveal"][1] <= end
+
+
+def test_crops_are_as_close_to_their_clues_as_the_results_say() -> None:
+    chosen = [task for task in tasks() if task.kind is TaskKind.SINGLE_CLUE_TOOL]
+    overlaps = [TrajectoryGuidedReward()(play(task)).parts["iou"] for task in chosen]
+    assert mean(overlaps) == pytest.approx(0.87, abs=0.03)
 
 
 def test_no_thought_tells_a_face_before_a_crop_showed_it() -> None:

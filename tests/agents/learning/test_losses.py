@@ -227,13 +227,16 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient(ratio: Ratio) -> 
 @pytest.mark.parametrize("gap", [200.0, -200.0])
 def test_no_ratio_overflows(ratio: Ratio, advantage: float, gap: float) -> None:
     # e^200 is beyond float32: unheld, the gradient of a clipped token would be 0 * inf.
-    logprobs = torch.tensor([[-300.0 + gap]], requires_grad=True)
-    terms = policy_terms(
-        logprobs, torch.tensor([[-300.0]]), torch.tensor([advantage]), mask("x"), ratio=ratio
-    ).terms
-    terms.sum().backward()
-    assert terms.isfinite().all() and logprobs.grad is not None
+    logprobs, old = torch.tensor([[-300.0 + gap]], requires_grad=True), torch.tensor([[-300.0]])
+    got = policy_terms(logprobs, old, torch.tensor([advantage]), mask("x"), ratio=ratio)
+    got.terms.sum().backward()
+    assert got.terms.isfinite().all() and logprobs.grad is not None
     assert logprobs.grad.tolist() == [[0]]
+    # Held at +-20: r - 1 - log r with r = e^+-20.
+    held = math.copysign(20, gap)
+    statistics = policy_statistics(got, logprobs, old, torch.ones(1, 1))
+    assert statistics.approximate_kl == pytest.approx(math.exp(held) - 1 - held, rel=1e-5)
+    assert statistics.mean_ratio == pytest.approx(math.exp(held), rel=1e-5)
 
 
 def test_no_gradient_reaches_the_old_policy_or_the_advantages() -> None:

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,11 @@ def test_what_no_loss_touched_is_as_if_its_gradient_were_zero() -> None:
     assert found.adamw.state[module.bias]["step"] == 1.0
 
 
+def test_adamw_is_what_was_configured() -> None:
+    found = optimiser(linear(), betas=(0.7, 0.8), weight_decay=0.3).adamw.defaults
+    assert (found["betas"], found["weight_decay"]) == ((0.7, 0.8), 0.3)
+
+
 def test_a_frozen_tower_and_what_peft_froze_do_not_learn() -> None:
     model = fresh_model()
     names = {name for name, _ in model.network.named_parameters()}
@@ -142,24 +148,29 @@ def test_a_frozen_tower_and_what_peft_froze_do_not_learn() -> None:
 @pytest.mark.parametrize(
     "fields",
     [{"learning_rate": 0.0}, {"warmup_share": 1.0}, {"max_grad_norm": -1.0},
-     {"learning_rate": np.nan}],
+     {"learning_rate": np.nan}, {"learning_rate": np.inf}],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected learning_rate and max_grad_norm above 0"):
         OptimiserConfig(**fields)
 
 
-def test_losses_that_would_have_to_be_scaled_are_refused() -> None:
-    class Scaling:
-        mixed_precision = "fp16"
-
-    with pytest.raises(ConfigError, match="use mixed_precision"):
-        Optimiser(
-            {"net": linear()},
-            OptimiserConfig(),
-            total_steps=1,
-            accelerator=Scaling(),  # type: ignore[arg-type]
-        )
+@pytest.mark.parametrize(
+    ("precision", "spread", "message"),
+    [
+        ("fp16", "NO", "use mixed_precision"),
+        *(("no", kind, f"the whole model, got {kind}")
+          for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP", "XLA")),
+    ],
+)  # fmt: skip
+def test_losses_to_be_scaled_and_models_in_pieces_are_refused(
+    precision: str, spread: str, message: str
+) -> None:
+    accelerator: Any = SimpleNamespace(
+        mixed_precision=precision, distributed_type=SimpleNamespace(value=spread)
+    )
+    with pytest.raises(ConfigError, match=message):
+        Optimiser({"net": linear()}, OptimiserConfig(), total_steps=1, accelerator=accelerator)
 
 
 def test_weights_that_would_round_updates_off_are_refused() -> None:

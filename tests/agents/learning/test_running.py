@@ -2,8 +2,9 @@ import filecmp
 import json
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from agents.learning.running import RunConfig, latest_checkpoint, run, save_batc
 from agents.learning.tracking import JsonLinesTracker
 from agents.llm.context import TOKEN
 from agents.llm.model import VisionLanguageModel
-from tests.agents.learning import training_script
 from tests.agents.learning.learners import are_equal, fresh_model, grpo, parameters, poison, sft
 from tests.agents.learning.test_checkpoint import files_at_most, names
-from tests.agents.learning.training_script import go_on
+from tests.agents.learning.training_script import Notes, go_on, started
 from videoseek_env.errors import ConfigError
 from videoseek_env.trajectory import read_jsonl
 from videoseek_env.video.clip import ClipRef
@@ -30,28 +30,36 @@ def steps_of(log: Path) -> list[int]:
     return [line["step"] for _, line in read_jsonl(log)]
 
 
-def start(kind: str, video: Path, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, training_script.__file__, "resume", kind, video, folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def disk_full(
+    size_bytes: int, *, after: int, until: int | None = None
+) -> Iterator[Callable[[int, Update], None]]:
+    """Gives a `show` that lets the disk be full after one step, and have room after another."""
+    with ExitStack() as limits:
+
+        def show(step: int, update: Update) -> None:
+            if step == after:
+                limits.enter_context(files_at_most(size_bytes))
+            elif step == until:
+                limits.close()
+
+        yield show
 
 
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     minute_video: Path, tmp_path: Path
 ) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    with start("ppo", minute_video, killed) as process:
+    output = ""
+    with started("hang", "ppo", minute_video, killed) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line == "2\n":
-                os.kill(process.pid, signal.SIGKILL)  # saving, most likely
+            output += line
+            if line == "saving\n":
                 break
-    assert process.returncode == -signal.SIGKILL
-    saved = latest_checkpoint(killed)
-    assert saved is not None and "step-000002" <= saved.name < "step-000006"
+    assert output.endswith("saving\n"), output
+    draft, *saved = names(killed / "checkpoints")
+    assert draft.startswith(".step-000003-") and saved == ["step-000001", "step-000002"]
     go_on("ppo", minute_video, killed)
     learner = go_on("ppo", minute_video, whole)
     for folder in (killed, whole):
@@ -62,20 +70,6 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
         assert filecmp.cmp(*files, shallow=False), name
     model = VisionLanguageModel.from_pretrained(whole / "checkpoints" / "step-000006" / "model")
     assert are_equal(parameters(model.network), parameters(learner.model.network))
-
-
-class Notes:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int | None] = []
-        self.is_finished = False
-
-    def log(self, values: Any, step: int | None = None) -> None:
-        self.steps.append(step)
-
-    def finish(self) -> None:
-        self.is_finished = True
 
 
 def test_a_run_logs_shows_and_saves(minute_video: Path, tmp_path: Path) -> None:
@@ -142,20 +136,25 @@ def test_who_asks_twice_need_not_wait(minute_video: Path, tmp_path: Path) -> Non
     assert latest_checkpoint(tmp_path) is None
 
 
+def test_a_run_may_be_on_a_thread_which_cannot_catch_signals(
+    minute_video: Path, tmp_path: Path
+) -> None:
+    learner, config = sft(minute_video, steps=1), RunConfig(folder=tmp_path)
+    with ThreadPoolExecutor() as threads:
+        last = threads.submit(run, learner, config, accelerator=Accelerator(cpu=True)).result()
+    assert last.name == "step-000001"
+
+
 def test_a_save_that_fails_in_the_middle_is_made_up_for_by_the_next(
     minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(step: int, update: Update) -> None:
-        """The disk is full after the first save, and has room again for the last."""
-        limit.__enter__() if step == 1 else limit.__exit__(None, None, None) if step == 2 else None
-
-    limit = files_at_most(10_000)
-    last = run(
-        sft(minute_video, steps=3),
-        RunConfig(folder=tmp_path, save_every=1),
-        accelerator=Accelerator(cpu=True),
-        show=full,
-    )
+    with disk_full(10_000, after=1, until=2) as show:
+        last = run(
+            sft(minute_video, steps=3),
+            RunConfig(folder=tmp_path, save_every=1),
+            accelerator=Accelerator(cpu=True),
+            show=show,
+        )
     assert names(tmp_path / "checkpoints") == ["step-000001", "step-000003"]
     assert last.name == "step-000003"
     assert "step 2 was not saved, earlier checkpoints stand" in caplog.text
@@ -164,20 +163,47 @@ def test_a_save_that_fails_in_the_middle_is_made_up_for_by_the_next(
 def test_a_log_that_cannot_be_written_is_no_reason_to_lose_a_run(
     minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(step: int, update: Update) -> None:
-        limit.__enter__() if step == 0 else limit.__exit__(None, None, None) if step == 1 else None
-
-    limit = files_at_most(1)
-    run(
-        sft(minute_video, steps=4),
-        RunConfig(folder=tmp_path, save_every=2),
-        accelerator=Accelerator(cpu=True),
-        trackers=lambda done: [JsonLinesTracker(tmp_path / "log.jsonl")],
-        show=full,
-    )
+    with disk_full(1, after=0, until=1) as show:
+        run(
+            sft(minute_video, steps=4),
+            RunConfig(folder=tmp_path, save_every=2),
+            accelerator=Accelerator(cpu=True),
+            trackers=lambda done: [JsonLinesTracker(tmp_path / "log.jsonl")],
+            show=show,
+        )
     assert steps_of(tmp_path / "log.jsonl") == [0, 2, 3]
     assert "step 1 was not logged: " in caplog.text
     assert names(tmp_path / "checkpoints") == ["step-000002", "step-000004"]
+
+
+def test_the_steps_before_one_that_fails_are_saved(
+    minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = sft(minute_video, steps=3)
+    update = learner.update
+
+    def fail(step: int) -> Update:
+        if step == 2:
+            raise RuntimeError("out of luck")
+        return update(step)
+
+    monkeypatch.setattr(learner, "update", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(learner, RunConfig(folder=tmp_path), accelerator=Accelerator(cpu=True))
+    assert names(tmp_path / "checkpoints") == ["step-000002"]
+
+
+def test_a_folder_holds_one_run_at_a_time(
+    minute_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    accelerator, config = Accelerator(cpu=True), RunConfig(folder=tmp_path)
+
+    def begin_another(step: int, update: Update) -> None:
+        run(sft(minute_video, steps=1), config, accelerator=accelerator)
+
+    run(sft(minute_video, steps=1), config, accelerator=accelerator, show=begin_another)
+    assert "ConfigError: another process is at work in" in caplog.text
+    run(sft(minute_video, steps=1), config, accelerator=accelerator)
 
 
 def test_what_finishes_badly_keeps_nothing_else_from_finishing(
@@ -198,18 +224,18 @@ def test_what_finishes_badly_keeps_nothing_else_from_finishing(
 
 
 def test_a_last_save_that_fails_is_an_error(minute_video: Path, tmp_path: Path) -> None:
-    notes, limit = Notes(), files_at_most(10_000)
-    try:
-        with pytest.raises(OSError, match=r"(?i)file too large"):
-            run(
-                sft(minute_video, steps=2),
-                RunConfig(folder=tmp_path, save_every=1),
-                accelerator=Accelerator(cpu=True),
-                trackers=lambda done: [notes],
-                show=lambda step, update: limit.__enter__() if step == 1 else None,
-            )
-    finally:
-        limit.__exit__(None, None, None)
+    notes = Notes()
+    with (
+        disk_full(10_000, after=1) as show,
+        pytest.raises(OSError, match=r"(?i)file too large"),
+    ):
+        run(
+            sft(minute_video, steps=2),
+            RunConfig(folder=tmp_path, save_every=1),
+            accelerator=Accelerator(cpu=True),
+            trackers=lambda done: [notes],
+            show=show,
+        )
     assert names(tmp_path / "checkpoints") == ["step-000001"] and notes.is_finished
 
 

@@ -122,9 +122,10 @@ def test_decoupling_comes_as_often_as_asked_and_by_the_seed(minute_video: Path) 
 
 def test_a_second_stage_goes_on_with_a_schedule_of_its_own(minute_video: Path) -> None:
     model = fresh_model()
-    first = sft(minute_video, model, steps=3)
+    everything: dict[str, Any] = {"steps": 3, "batch_size": 6}
+    first = sft(minute_video, model, **everything)
     losses = [first.update(step).metrics["loss"] for step in range(3)]
-    second = sft(minute_video, model, steps=3, decoupling=TaskDecoupling(probability=1.0))
+    second = sft(minute_video, model, decoupling=TaskDecoupling(probability=1.0), **everything)
     assert second.optimiser.learning_rate == pytest.approx(2e-3 / 2)  # one step of warm-up
     update = second.update(0)
     assert update.metrics["decoupled"] == 1.0 and update.metrics["loss"] < losses[0]
@@ -144,17 +145,22 @@ def test_trajectories_that_cannot_be_read_are_left_out_and_counted(
     assert metrics["skipped"] == 2 and len(learner.batch) == 3
     assert "gone.mp4" in caplog.text and "expected a context with a reply" in caplog.text
     nothing = sft(minute_video, trajectories=wrong, batch_size=2)
-    with pytest.raises(DatasetError, match="none of 2 trajectories could be read"):
-        nothing.update(0)
+    nothing.update(0)
+    with pytest.raises(DatasetError, match="none of 4 trajectories could be read"):
+        nothing.update(1)
 
 
 def test_trajectories_that_are_too_long_are_left_out_and_counted(minute_video: Path) -> None:
     tasks = make_tasks(minute_video, 3)
     tasks[1] = dataclasses.replace(tasks[1], question="Which? " * 60)
-    learner = sft(
-        minute_video, trajectories=demonstrations(tasks), batch_size=3, max_context_tokens=200
-    )
-    assert learner.update(0).metrics["skipped"] == 1 and len(learner.batch) == 2
+    fields: dict[str, Any] = {"trajectories": demonstrations(tasks), "batch_size": 3}
+    learner = sft(minute_video, **fields)
+    learner.update(0)
+    shorter, longest = sorted({len(sample.tokens) for sample in learner.batch})
+    for limit, skipped in ((longest, 0), (longest - 1, 1), (shorter, 1)):
+        learner = sft(minute_video, max_context_tokens=limit, **fields)
+        assert learner.update(0).metrics["skipped"] == skipped
+        assert len(learner.batch) == 3 - skipped
 
 
 def test_there_has_to_be_something_to_learn_from(minute_video: Path) -> None:
@@ -168,14 +174,14 @@ def test_a_batch_of_which_nothing_can_be_read_is_left_out(minute_video: Path) ->
     tasks = make_tasks(minute_video, 3)
     trajectories = demonstrations(tasks)
     trajectories[1] = dataclasses.replace(trajectories[1], turns=())
-    learner = sft(minute_video, trajectories=trajectories, batch_size=1, steps=6)
+    learner = sft(minute_video, trajectories=trajectories, batch_size=1, steps=9)
     before, skipped = parameters(learner.model.network), []
-    for step in range(6):
+    for step in range(9):
         metrics = learner.update(step).metrics
         skipped.append(metrics["skipped"])
         assert ("loss" in metrics) == (not skipped[-1])
-    assert sum(skipped) == 2  # two epochs of three
-    assert learner.optimiser.steps_done == 6
+    assert sum(skipped) == 3  # as many as there are, but not one after another
+    assert learner.optimiser.steps_done == 9
     assert not are_equal(before, parameters(learner.model.network))
 
 

@@ -110,6 +110,16 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         VisionLanguageModel.from_pretrained(tmp_path / "nowhere")
 
 
+def test_a_folder_of_a_run_says_where_its_model_is(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "checkpoints" / "step-000002" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"no model's folder; .*step-000002/model is one"):
+        VisionLanguageModel.from_pretrained(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"model can't be loaded: "):
+        VisionLanguageModel.from_pretrained(model)
+
+
 def test_a_model_of_another_family_is_refused_before_it_is_read(tmp_path: Path) -> None:
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
     BertModel(config).save_pretrained(tmp_path)
