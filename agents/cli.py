@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,6 +221,10 @@ def main() -> None:
             stream, io.TextIOWrapper
         ):  # a model's text may not fit the terminal's encoding
             stream.reconfigure(errors="replace")
+    if logging.lastResort is not None:  # heard where nobody has set up logging
+        logging.lastResort.setLevel(logging.INFO)
+        logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger("videoseek_env").setLevel(logging.INFO)
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="videoseek",

@@ -37,7 +37,9 @@ def tasks_for(
         DatasetError: If they can't be loaded.
     """
     if annotations is not None:
-        return load_tasks("folder", root=annotations)
+        # The file in a folder stands for it.
+        root = annotations.parent if annotations.name == "annotations.jsonl" else annotations
+        return load_tasks("folder", root=root)
     if are_from_nothing(rules):
         from agents.learning.from_nothing.settings import needle_config
 
