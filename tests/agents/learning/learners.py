@@ -179,7 +179,7 @@ def script(monkeypatch: pytest.MonkeyPatch, *replies: str) -> None:
         texts = []
         for row in rows:
             ids = model.vocabulary.encode(next(turns))
-            logprobs = row.rng.uniform(-7.0, -6.0, len(ids)).tolist()
+            logprobs = row.rng.uniform(-8.4, -7.4, len(ids)).tolist()
             texts.append(model.builder.reply(row.context, ids, logprobs))
         return texts
 
@@ -201,12 +201,21 @@ def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
 
 
+def assert_same_gradients(
+    found: Sequence[Tensor], expected: Sequence[Tensor], *, least: float
+) -> None:
+    """They agree to 1e-5 of the largest number expected, which is at least so large."""
+    scale = max(float(gradient.abs().max()) for gradient in expected)
+    assert scale > least
+    assert largest_difference(found, expected) < 1e-5 * scale
+
+
 def gradients_of(monkeypatch: pytest.MonkeyPatch, learner: Any) -> list[list[Tensor]]:
     """Collects the gradients that the learner's optimiser is asked to apply; it applies none."""
     found: list[list[Tensor]] = []
 
     def step() -> float:
-        found.append([np_or_zero(p) for p in learner.optimiser.parameters])
+        found.append([gradient_of(p) for p in learner.optimiser.parameters])
         learner.optimiser.adamw.zero_grad()
         return 1.0
 
@@ -214,7 +223,8 @@ def gradients_of(monkeypatch: pytest.MonkeyPatch, learner: Any) -> list[list[Ten
     return found
 
 
-def np_or_zero(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """A copy of it."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
 
 

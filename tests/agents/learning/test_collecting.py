@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,8 +22,9 @@ from agents.llm.model import VisionLanguageModel
 from rewards import Reward
 from tests.agents.hanging_video import hanging_frames
 from tests.agents.learning.learners import SHORT, fresh_model, make_tasks, vowels
-from videoseek_env.errors import ConfigError
-from videoseek_env.session import Observation
+from videoseek_env.budget import TINY
+from videoseek_env.errors import ConfigError, VideoDecodeError
+from videoseek_env.session import Observation, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import ClipCache
@@ -37,6 +38,11 @@ class Fragile(HFPolicy):
 
     words = "nowhere"
     left = 0
+    seeds: ClassVar[list[int | None]] = []
+
+    def reset(self, *, seed: int | None = None) -> None:
+        self.seeds.append(seed)
+        super().reset(seed=seed)
 
     def act_together(
         self, policies: Sequence[Any], observations: Sequence[Observation]
@@ -52,14 +58,14 @@ def collector(
     tasks: Sequence[VideoTask], policy: Any = HFPolicy, **options: Any
 ) -> tuple[Collector, VisionLanguageModel]:
     fields = {"questions": 2, "group_size": 2, "batch_size": 8}
-    names = ("process", "processes", "seed", "teaches")
+    names = ("process", "processes", "seed", "teaches", "make_session")
     others = {name: options.pop(name) for name in names if name in options}
-    reward = options.pop("reward", vowels)
+    reward, session = options.pop("reward", vowels), options.pop("session", SHORT)
     found = Collector(
         lambda: policy(MODEL, sampling=Sampling(max_tokens=9)),
         tasks,
         CollectorConfig(**{**fields, **options}),
-        session=MODEL.counting(SHORT),
+        session=MODEL.counting(session),
         reward=reward,
         cache=ClipCache(2**24),
         **others,
@@ -83,14 +89,15 @@ def test_every_question_is_played_once_before_any_is_played_again(minute_video: 
 
 
 def test_a_step_is_played_the_same_again(minute_video: Path) -> None:
-    tasks = make_tasks(minute_video)
+    (task,) = make_tasks(minute_video, 1)
 
-    def play(step: int, seed: int = 0) -> list[Trajectory]:
-        player, _ = collector(tasks, seed=seed)
-        return [one.trajectory for one in player.collect(step, 2 * step).all_played]
+    def play(step: int, first: int = 0, seed: int = 0) -> list[str]:
+        player, _ = collector([task], seed=seed)
+        return [one.trajectory.turns[0].reply for one in player.collect(step, first).all_played]
 
-    assert play(1) == play(1)
-    assert play(1) != play(1, seed=1) and play(1) != play(2)
+    assert play(0) == play(0)
+    replies = [*play(0), *play(1), *play(0, first=2), *play(0, seed=1)]
+    assert len(set(replies)) == len(replies) == 16
 
 
 def test_groups_that_teach_nothing_are_replaced_by_other_questions(minute_video: Path) -> None:
@@ -108,17 +115,31 @@ def test_groups_that_teach_nothing_are_replaced_by_other_questions(minute_video:
     assert len(found.all_played) == 2 * found.drawn
 
 
-def test_replacements_end_at_the_limit(minute_video: Path) -> None:
-    player, _ = collector(make_tasks(minute_video), teaches=lambda group: False, max_draws=2)
+@pytest.mark.parametrize(
+    ("teaching", "drawn"), [({0, 1, 2}, 3), ({0, 3, 4}, 5), ({0, 5}, 6), (set(), 6)]
+)
+def test_what_is_missing_is_drawn_again_up_to_the_limit(
+    minute_video: Path, teaching: set[int], drawn: int
+) -> None:
+    player, _ = collector(
+        make_tasks(minute_video),
+        teaches=lambda group: group[0].group in teaching,
+        questions=3,
+        group_size=1,
+        max_draws=2,
+    )
     found = player.collect(0, 0)
-    assert found.drawn == found.uninformative_groups == 4 and found.experiences == []
+    assert {one.group for one in found.experiences} == teaching
+    assert len(found.all_played) == found.drawn == drawn
+    assert found.uninformative_groups == drawn - len(teaching)
 
 
 def test_an_episode_that_fails_once_is_played_again_with_another_seed(minute_video: Path) -> None:
     Fragile.words, Fragile.left = "red", 1
-    tasks = make_tasks(minute_video, 2)
-    player, _ = collector(tasks, Fragile)
+    Fragile.seeds.clear()
+    player, _ = collector(make_tasks(minute_video, 2), Fragile)
     found = player.collect(0, 0)
+    assert len(set(Fragile.seeds)) == len(Fragile.seeds) == 5
     assert found.failures == {"policy_failed": 1} and found.failed_groups == 0
     assert len(found.experiences) == 4 and all(len(one.samples) == 1 for one in found.experiences)
 
@@ -135,6 +156,26 @@ def test_an_episode_that_fails_twice_costs_its_group_and_is_counted(minute_video
     assert {one.reward.value for one in failed} == {0.0}
     metrics = episode_metrics(found)
     assert metrics["failed/policy_failed"] == 4 and metrics["end/reply_cut"] == 1.0
+
+
+def test_one_episode_that_fails_twice_costs_its_whole_group(minute_video: Path) -> None:
+    begun = itertools.count()
+
+    def make_session(*arguments: Any, cache: ClipCache) -> VideoSession:
+        if next(begun) in (0, 3):  # one of three, and that one again
+            raise VideoDecodeError("torn.mp4", "opencv", "it is torn", "Mend it.")
+        return VideoSession(*arguments, cache=cache)
+
+    player, _ = collector(
+        make_tasks(minute_video, 1),
+        make_session=make_session,
+        questions=1,
+        group_size=3,
+        max_draws=1,
+    )
+    found = player.collect(0, 0)
+    assert found.failures == {"video_failed": 2} and found.failed_groups == 1
+    assert [one.error for one in found.all_played].count(None) == 2 and found.experiences == []
 
 
 def test_a_reward_is_not_asked_about_episodes_that_failed(minute_video: Path) -> None:
@@ -157,6 +198,14 @@ def test_a_step_in_which_everything_fails_ends_the_run(minute_video: Path, tmp_p
     player, _ = collector(gone, max_draws=1)
     with pytest.raises(NothingPlayedError, match=r"each of 4 episodes of step 7 failed.*gone\.mp4"):
         player.collect(7, 0)
+
+
+def test_a_budget_without_room_for_a_reply_ends_the_run(minute_video: Path) -> None:
+    budget = dataclasses.replace(TINY, context_tokens=70)  # 64 are kept free
+    session = dataclasses.replace(SHORT, budget=budget)
+    player, _ = collector(make_tasks(minute_video), session=session, max_draws=1)
+    with pytest.raises(NothingPlayedError, match="leave no room for a reply"):
+        player.collect(0, 0)
 
 
 def test_a_video_that_hangs_costs_its_group_and_the_step_goes_on(

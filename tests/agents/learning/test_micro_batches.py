@@ -1,9 +1,17 @@
+from typing import Any
+
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from agents.learning.micro_batches import micro_batches
+from agents.learning.reading import read
 from agents.learning.sample import Sample
+from agents.llm.model import VisionLanguageModel
 from tests.agents.learning.samples import ANSWER, CROP, sample
+from tests.agents.llm.models import tiny
 
 SAMPLES = [
     sample(CROP, ANSWER),
@@ -16,12 +24,18 @@ SAMPLES = [
 
 
 def computed_tokens(samples: list[Sample], *, share_prompts: bool) -> int:
-    """As `read` computes them: [prompts, longest] and [rows, longest], or whole rows."""
-    if not share_prompts:
-        return len(samples) * max(len(one.tokens) for one in samples)
-    prompts = {one.prompt_key: one.prompt_tokens for one in samples}
-    responses = [len(one.tokens) - one.prompt_tokens for one in samples]
-    return len(prompts) * max(prompts.values()) + len(samples) * max(responses)
+    """Those that `read` has a model compute, padding included."""
+    counted: list[int] = []
+
+    def hidden(self: VisionLanguageModel, ids: Tensor, *_: Any, **options: Any) -> Tensor:
+        counted.append(ids.numel())
+        return torch.zeros(*ids.shape, 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VisionLanguageModel, "hidden", hidden)
+        patch.setattr(VisionLanguageModel, "encode", lambda self, clips: clips)
+        read(tiny(), samples, share_prompts=share_prompts)
+    return sum(counted)
 
 
 @given(

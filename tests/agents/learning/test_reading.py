@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from agents.llm.decoupling import Scope
 from agents.llm.likelihood import read_out
 from agents.llm.tiny import Family
 from tests.agents.learning.samples import ANSWER, CROP, sample
+from tests.agents.llm.clips import clip_of
 from tests.agents.llm.models import FAMILIES, tiny
 
 
@@ -83,9 +85,15 @@ def test_prompts_that_differ_are_read_apart() -> None:
 
 
 def test_a_question_about_another_video_is_another_prompt() -> None:
-    here, there = sample(ANSWER), sample(ANSWER, frames=2)
-    assert here.prompt_key != there.prompt_key
-    assert here.prompt_key == sample(CROP, ANSWER).prompt_key
+    here, again = sample(ANSWER), sample(CROP, ANSWER)
+    ref = dataclasses.replace(here.refs[0], video="other.mp4")
+    there = Sample(here.tokens, (ref,), (clip_of(ref, seed=1),))
+    assert here.prompt_key == again.prompt_key != there.prompt_key
+    samples = [here, again, there]
+    together = scores(read(tiny(), samples))
+    for one, found in zip(samples, together, strict=True):
+        assert torch.allclose(found, scores(read(tiny(), [one]))[0], atol=1e-4)
+    assert not torch.allclose(together[0], together[2], atol=1e-2)
 
 
 def test_a_clip_that_several_saw_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
