@@ -31,7 +31,8 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "gspo": _variant("sequences", "std", "sequence", clip=(3e-4, 4e-4)),
     }
 )
-"""What each published variant sets in `GRPOConfig`; the defaults are DAPO's, which Video-o3 takes.
+"""What each published variant sets in `GRPOConfig`; the defaults are DAPO's, which Video-o3 takes
+with an upper clip of 0.3 in place of 0.28.
 
 Source: DAPO, arXiv 2503.14476; GRPO, 2402.03300; Dr.GRPO, 2503.20783; GSPO, 2507.18071, whose
 clipping is that narrow because a sequence's ratio is a mean.
