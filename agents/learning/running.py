@@ -97,12 +97,13 @@ def run(
         logs = list(trackers(done)) if is_main else []
         try:
             for step in range(done, learner.total_steps):
-                learned = learner.optimiser.steps_done
+                learned, drawn = learner.optimiser.steps_done, learner.drawn
                 try:
                     update = _update(learner, step, config, process=accelerator.process_index)
                 except Exception:
-                    is_whole = learner.optimiser.steps_done == learned
-                    if is_main and is_whole and step > (step_of(saved) if saved else 0):
+                    is_as_before = learner.optimiser.steps_done == learned
+                    if is_main and is_as_before and step > (step_of(saved) if saved else 0):
+                        learner.drawn = drawn
                         _try_to_save(learner, config, step, annotate)
                     raise
                 stop.number = next(filter(None, gather_object([stop.number])), None)
@@ -142,11 +143,15 @@ def _update(learner: Learner, step: int, config: RunConfig, *, process: int) -> 
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder, in which two processes would overwrite each other's log."""
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(f"another process is at work in {folder}: let it end first") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
+from agents.learning.checkpoint import checkpoints, restore
 from agents.learning.learner import Update
 from agents.learning.optimiser import NonFiniteLossError
 from agents.learning.running import RunConfig, latest_checkpoint, run, save_batch
@@ -180,17 +181,19 @@ def test_the_steps_before_one_that_fails_are_saved(
     minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = sft(minute_video, steps=3)
-    update = learner.update
+    step = learner.optimiser.step
 
-    def fail(step: int) -> Update:
-        if step == 2:
+    def fail() -> float:
+        if learner.optimiser.steps_done == 2:
             raise RuntimeError("out of luck")
-        return update(step)
+        return step()
 
-    monkeypatch.setattr(learner, "update", fail)
+    monkeypatch.setattr(learner.optimiser, "step", fail)
     with pytest.raises(RuntimeError, match="out of luck"):
         run(learner, RunConfig(folder=tmp_path), accelerator=Accelerator(cpu=True))
-    assert names(tmp_path / "checkpoints") == ["step-000002"]
+    (saved,) = checkpoints(tmp_path / "checkpoints")
+    assert restore(sft(minute_video, steps=3), saved) == 2
+    assert json.loads((saved / "state.json").read_text())["drawn"] == 2 * learner.config.batch_size
 
 
 def test_a_folder_holds_one_run_at_a_time(
