@@ -215,7 +215,7 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
     """What arms look at to be so often right, greedy: one line an arm that has runs."""
     heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
     heads += ["IoU: one clue", "IoU: several", "visual tokens", "minutes of RL"]
-    are_known = any(run.right for some in runs.values() for run in some)
+    are_known = any(all(run.right for run in some) for some in runs.values())
     if are_known:
         heads.append("right while learning")
 
