@@ -89,6 +89,12 @@ class ModelOptions:
     """Of the server of an openai: model, such as http://localhost:8000/v1."""
     api_key: str | None = None
     """For it; by default what the openai package finds in its environment variables."""
+    stop_at_tags: bool = True
+    """Ask an openai: server to stop where an action closes; reasoning models refuse that."""
+    timeout_seconds: float = 120.0
+    """For one attempt at a reply of an openai: model."""
+    max_concurrency: int | None = None
+    """Requests to an openai: server at once, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def _settings(config: Eval) -> dict[str, Any]:
     fields = asdict(config)
     for name in ("policy", "out", "resume", "limit", "workers", "batch_size"):
         del fields[name]
-    for name in ("api_key", "device_map"):
+    for name in ("api_key", "device_map", "timeout_seconds", "max_concurrency"):
         del fields["model"][name]
     folder = config.annotations
     return fields | {"annotations": None if folder is None else str(folder.resolve())}

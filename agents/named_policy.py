@@ -133,6 +133,9 @@ def _load_openai(
         temperature=options.temperature,
         top_p=options.top_p,
         max_reply_tokens=get_budget(session.budget).max_reply_tokens,
+        stop_at_tags=options.stop_at_tags,
+        timeout_seconds=options.timeout_seconds,
+        max_concurrency=options.max_concurrency,
     )
     client = ChatClient(config)
     return NamedPolicy(name, partial(OpenAIPolicy, client), session, client.close)

@@ -1,9 +1,13 @@
+from functools import partial
 from typing import Any
 
 import pytest
 
+from agents.cli import ModelOptions
 from agents.llm.openai_client import OpenAIConfig
+from agents.named_policy import load_policy
 from videoseek_env.errors import ConfigError
+from videoseek_env.session import SessionConfig
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,20 @@ def test_settings_at_the_ends_of_their_ranges_are_fine() -> None:
 
 def test_the_key_is_not_in_what_a_log_shows() -> None:
     assert "hush" not in repr(OpenAIConfig(model="x", api_key="hush"))
+
+
+def test_a_server_is_asked_as_the_command_says() -> None:
+    how: dict[str, Any] = {
+        "base_url": "http://127.0.0.1:9/v1",
+        "api_key": "k",
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "stop_at_tags": False,
+        "timeout_seconds": 5.0,
+        "max_concurrency": 2,
+    }
+    named = load_policy("openai:x", ModelOptions(**how), SessionConfig(budget="tiny"))
+    assert isinstance(named.make, partial)
+    (client,) = named.make.args
+    named.close()
+    assert client.config == OpenAIConfig(model="x", max_reply_tokens=256, **how)
