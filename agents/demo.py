@@ -19,6 +19,7 @@ from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
 from agents.learning.from_nothing.train import FromNothingConfig, train_from_nothing
 from agents.learning.grpo_config import GRPOConfig
 from agents.learning.optimiser import OptimiserConfig
+from agents.settings_file import read_settings
 from videoseek_env.datasets.needle import load_needle
 from videoseek_env.errors import ConfigError
 from videoseek_env.task import VideoTask
@@ -143,7 +144,8 @@ def _plan(
 def _clear(folder: Path) -> None:
     """Take a former demo away; what is none stays."""
     parts = [folder / name for name in ("grpo", SETTINGS, "episodes.jsonl", "report.html")]
-    if any(part.exists() for part in parts) and not (folder / SETTINGS).exists():
+    is_taken = any(part.exists() for part in parts)
+    if is_taken and read_settings(folder / SETTINGS).get("start") != SHIPPED.name:
         raise ConfigError(f"{folder} holds something else than a demo; choose another --out")
     for part in parts:
         if part.is_dir():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -31,6 +31,9 @@ from videoseek_env.video import ClipCache
 
 if TYPE_CHECKING:
     from agents.cli import Eval
+
+_Key: TypeAlias = tuple[str, str, int]
+"""Of an episode: its policy, its task, its seed."""
 
 _SAY_EVERY_SECONDS = 30.0
 """Where there is no terminal to show a bar."""
@@ -146,8 +149,11 @@ def play_all(
                 for i, task in enumerate(tasks)
                 for k in range(plan.episodes_per_task)
             }
-            done = {job for key, job in jobs.items() if key in known}
-            episodes += [known[key] for key in jobs if key in known]
+            again = {key for key in jobs if key in known and known[key].error is not None}
+            _drop(path, again)
+            settled = {key: known[key] for key in jobs if key in known and key not in again}
+            done = {jobs[key] for key in settled}
+            episodes += settled.values()
             bar = progress.add_task(policy.name, total=len(jobs), completed=len(done))
             said = time.monotonic()
             played = rollout(
@@ -174,14 +180,20 @@ def play_all(
     return episodes
 
 
-def _read_known(path: Path) -> dict[tuple[str, str, int], Episode]:
+def _read_known(path: Path) -> dict[_Key, Episode]:
     if not path.exists():
         return {}
-    filter_jsonl(path, lambda record: record.get("error") is None)
-    return {
-        (episode.policy, episode.trajectory.task.id, episode.seed): episode
-        for episode in read_episodes(path)
-    }
+    return {_key(episode): episode for episode in read_episodes(path)}
+
+
+def _drop(path: Path, keys: Set[_Key]) -> None:
+    """Take episodes out of the file; it is written anew, whole or not at all."""
+    if keys:
+        filter_jsonl(path, lambda record: _key(Episode.from_dict(record)) not in keys)
+
+
+def _key(episode: Episode) -> _Key:
+    return episode.policy, episode.trajectory.task.id, episode.seed
 
 
 def present(

@@ -32,7 +32,7 @@ from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 
 SETTINGS = "settings.json"
-"""In the folder, by which it is known to hold an improvement."""
+"""The file in the folder that says how."""
 
 GREEDY, SAMPLED = 0.0, 1.0
 """Temperatures at which models are compared."""
@@ -70,7 +70,7 @@ def improve(plan: Improvement, console: Console) -> list[Episode]:
     """
     began = time.perf_counter()
     sizes = {"train_tasks": len(plan.train), "test_tasks": len(plan.test)}
-    claim(plan.out / SETTINGS, {**asdict(plan.config), **sizes})
+    claim(plan.out / SETTINGS, {"start": plan.start.name, **asdict(plan.config), **sizes})
     path = plan.out / "episodes.jsonl"
     console.rule("Before")
     episodes = _compare(plan, plan.start, "SFT", path, console)

@@ -18,6 +18,23 @@ def write_settings(path: Path, fields: Mapping[str, Any]) -> None:
     draft.replace(path)
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that are there; empty if there are none.
+
+    Raises:
+        ConfigError: If the file holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} holds no settings: {error}") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path} holds no settings: {type(fields).__name__}")
+    return fields
+
+
 def claim(path: Path, fields: Mapping[str, Any]) -> None:
     """Write settings, or compare them with those that are there.
 
@@ -28,11 +45,7 @@ def claim(path: Path, fields: Mapping[str, Any]) -> None:
     if not path.exists():
         write_settings(path, fields)
         return
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} holds no settings: {error}") from error
-    if known != json.loads(json.dumps(fields)):
+    if read_settings(path) != json.loads(json.dumps(fields)):
         raise ConfigError(
             f"{path.parent} holds a run of another configuration; choose another folder"
         )

@@ -86,8 +86,11 @@ def test_the_demo_deletes_no_other_run(monkeypatch: pytest.MonkeyPatch, tmp_path
     log.parent.mkdir()
     log.touch()
     small = ("--train-videos", "1", "--test-videos", "1")
-    message = run(monkeypatch, "demo", *small, "--out", str(tmp_path))
-    assert "holds something else than a demo" in str(message) and log.exists()
+    for another in (None, '{"start": "5-guessing"}'):  # `videoseek reproduce` leaves this one
+        if another is not None:
+            (tmp_path / "settings.json").write_text(another, encoding="utf-8")
+        message = run(monkeypatch, "demo", *small, "--out", str(tmp_path))
+        assert "holds something else than a demo" in str(message) and log.exists()
 
 
 def test_a_person_plays(
@@ -272,9 +275,12 @@ class Own:
     command = ("eval", "--policy", "py:own_policy:Own", *options)
     assert run(monkeypatch, *command) == 1
     Path("down").unlink()
+    one = ("eval", "--policy", "py:own_policy:Own", *options, "--limit", "1")
+    assert run(monkeypatch, *one, "--resume") == 0
+    path = Path("out") / "episodes.jsonl"
+    assert [episode.trajectory.answer for episode in read_episodes(path)] == [None, "A"]
     assert run(monkeypatch, *command, "--resume") == 0
-    episodes = list(read_episodes(Path("out") / "episodes.jsonl"))
-    assert [episode.trajectory.answer for episode in episodes] == ["A", "A"]
+    assert [episode.trajectory.answer for episode in read_episodes(path)] == ["A", "A"]
 
 
 @pytest.mark.parametrize(
