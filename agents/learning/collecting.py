@@ -1,9 +1,8 @@
 """Fresh episodes for a step: groups of rollouts per question, until enough of them teach something.
 
 A group that the learner has no use for is dropped, and another question takes its place, up to a
-limit. An episode that fails, because of its video or its policy,
-or one that hangs, is played once more with another seed; if that fails too, its group is dropped
-and counted.
+limit. An episode that fails, because of its video or its policy, or one that hangs, is played once
+more with another seed; if that fails too, its group is dropped and counted.
 """
 
 from __future__ import annotations

@@ -226,8 +226,9 @@ def _existing(name_or_path: str | Path) -> str:
     if looks_like_path and not path.is_dir():
         raise ConfigError(f"there is no model folder {path}")
     if looks_like_path and not any((path / file).is_file() for file in ("config.json", _ADAPTER)):
-        inside = sorted(path.glob("**/model/config.json")) or sorted(path.glob(f"**/{_ADAPTER}"))
-        where = f"; {inside[-1].parent} is one" if inside else ""
+        folders = ("model", "checkpoints/*/model", "*/checkpoints/*/model")  # of runs
+        inside = sorted(found for pattern in folders for found in path.glob(pattern))
+        where = f"; {inside[-1]} is one" if inside else ""
         raise ConfigError(f"{path} is no model's folder{where}")
     return str(path) if looks_like_path else name
 
