@@ -29,9 +29,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} holds no settings: {error}") from error
+        raise ConfigError(f"{path} holds no settings of a run: {error}") from error
     if not isinstance(fields, dict):
-        raise ConfigError(f"{path} holds no settings: {type(fields).__name__}")
+        raise ConfigError(f"{path} holds no settings of a run: {type(fields).__name__}")
     return fields
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from dataclasses import fields as fields_of
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +28,7 @@ from agents.learning.grpo_config import GRPOConfig
 from agents.learning.learner import Learner
 from agents.learning.optimiser import OptimiserConfig
 from agents.learning.ppo import PPOConfig, PPOLearner
-from agents.learning.running import RunConfig, latest_checkpoint, run
+from agents.learning.running import RunConfig, run
 from agents.learning.sft import SFTConfig, SFTLearner
 from agents.learning.terminal import Terminal
 from agents.learning.tracking import Tracker, make_trackers
@@ -43,6 +41,7 @@ from agents.named_tasks import are_from_nothing, tasks_for
 from agents.rollout import RolloutConfig, rollout
 from agents.session_rules import first_rules, overridden, write_rules
 from agents.settings_file import write_settings
+from agents.train_settings import settings_of, settled_options
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
@@ -50,21 +49,6 @@ from videoseek_env.errors import ConfigError, MissingExtraError, check_counts
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import Trajectory, read_records
-
-_METHODS: Mapping[str, type[SFT] | type[GRPO] | type[PPO]] = {"sft": SFT, "grpo": GRPO, "ppo": PPO}
-
-
-_MAY_CHANGE: Final = (
-    "workers",
-    "rollout_batch",
-    "max_tokens",
-    "save_every",
-    "keep",
-    "show_every",
-    "tensorboard",
-    "wandb_project",
-)
-"""What a run may go on with another value of: it decides how it runs, not what is learned."""
 
 _PATIENCE: Final = timedelta(hours=1)
 """How long processes wait for one whose videos hang, say."""
@@ -77,10 +61,10 @@ def run_train(options: TrainOptions) -> int:
         0.
 
     Raises:
-        ConfigError: If the folder holds a run already and `resume` is off, or the other way round.
+        ConfigError: If the options can't be gone by: see `settled_options`.
     """
     console, started = Console(), time.perf_counter()
-    options, checkpoint = _settled(options)
+    options, checkpoint = settled_options(options)
     _check(options)
     set_seed(options.seed)
     disable_progress_bar()  # one for each checkpoint would bury ours
@@ -89,7 +73,7 @@ def run_train(options: TrainOptions) -> int:
     model, rules = load_learning_model(options, checkpoint, device=accelerator.device)
     tasks = _tasks(options, rules)
     learner = make_learner(options, model, tasks, rules, accelerator=accelerator)
-    settings = _settings(options)
+    settings = settings_of(options)
 
     def trackers(done: int) -> list[Tracker]:
         made = make_trackers(
@@ -217,91 +201,6 @@ def _check(options: TrainOptions) -> None:
         )
     if options.lora_rank and (options.adapter or is_adapter(options.model)):
         raise ConfigError("--lora-rank makes a new adapter; leave it out to go on with another one")
-
-
-def _settled(options: TrainOptions) -> tuple[TrainOptions, Path | None]:
-    """The options to go by, and the checkpoint to go on from."""
-    options = _from_anywhere(options)
-    path = options.out / "config.json"
-    if not options.resume:
-        if path.exists():
-            raise ConfigError(
-                f"{options.out} holds a run; choose another --out, or --resume to go on with it"
-            )
-        return options, None
-    if not path.exists():
-        raise ConfigError(f"there is no run in {options.out} to resume")
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        method = _METHODS[fields.pop("method")]
-        _check_names(path, set(fields), {field.name for field in fields_of(method)})
-        paths = {name: Path(value) for name, value in fields.items() if _is_path(name) and value}
-        settled = method(**{**fields, **paths, "out": options.out})
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} holds no settings of a run: {error!r}") from error
-    _check_resumed(options, settled)
-    asked = {
-        field.name: value
-        for field in fields_of(options)
-        if field.name in _MAY_CHANGE and (value := getattr(options, field.name)) != field.default
-    }
-    return replace(settled, **asked), latest_checkpoint(options.out)
-
-
-def _check_names(path: Path, found: set[str], wanted: set[str]) -> None:
-    """Refuse settings that another version wrote: what they lack would silently be a default."""
-    if found != wanted:
-        lacking, unknown = (", ".join(sorted(some)) for some in (wanted - found, found - wanted))
-        raise ConfigError(
-            f"{path} is of another version: it lacks {lacking or 'nothing'}, and holds "
-            f"{unknown or 'nothing'} beside. Start a new run from its model"
-        )
-
-
-def _from_anywhere(options: TrainOptions) -> TrainOptions:
-    """The same options where paths hold in any directory: a run may go on from another one."""
-    paths: dict[str, Any] = {
-        field.name: value.expanduser().resolve()
-        for field in fields_of(options)
-        if isinstance(value := getattr(options, field.name), Path) and field.name != "out"
-    }
-    for name in ("model", "adapter"):  # which may be hub names
-        value = getattr(options, name)
-        if value not in (None, "tiny") and (folder := Path(value).expanduser()).is_dir():
-            paths[name] = str(folder.resolve())
-    return replace(options, **paths)
-
-
-def _check_resumed(asked: TrainOptions, settled: TrainOptions) -> None:
-    """Refuse options that are not those of the run: they would have no effect."""
-    if type(asked) is not type(settled):
-        raise ConfigError(f"{asked.out} holds a run of {_method(settled)}, not {_method(asked)}")
-    others = [
-        f"--{field.name.replace('_', '-')}"
-        for field in fields_of(asked)
-        if field.name not in ("out", "resume", *_MAY_CHANGE)
-        and getattr(asked, field.name) not in (field.default, getattr(settled, field.name))
-    ]
-    if others:
-        raise ConfigError(
-            f"--resume goes on with the settings that the run was started with, and "
-            f"{', '.join(others)} would be another: for that, start a new run from its model"
-        )
-
-
-def _method(options: TrainOptions) -> str:
-    return type(options).__name__.lower()
-
-
-def _is_path(name: str) -> bool:
-    return name in ("annotations", "out", "demonstrations")
-
-
-def _settings(options: TrainOptions) -> dict[str, Any]:
-    fields = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(options).items()}
-    return {"method": _method(options), **fields, "resume": False}
 
 
 def _tiny(options: TrainOptions) -> VisionLanguageModel:
