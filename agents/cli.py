@@ -243,6 +243,15 @@ def main() -> None:
     except Exception as error:
         from videoseek_env.errors import VideoSeekError
 
+        if isinstance(error, ModuleNotFoundError) and (extra := _extra_of(error.name)):
+            sys.exit(f"videoseek: this needs {error.name}: pip install 'videoseek-env[{extra}]'")
         if not isinstance(error, VideoSeekError | OSError):
             raise
         sys.exit(f"videoseek: {error}")
+
+
+def _extra_of(module: str | None) -> str | None:
+    """The extra that brings a module, if one does."""
+    from agents.doctor import EXTRAS
+
+    return next((extra for extra, packages in EXTRAS.items() if module in packages), None)

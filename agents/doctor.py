@@ -21,7 +21,7 @@ from videoseek_env.video import Backend, open_video
 
 _CORE = ("videoseek-env", "gymnasium", "numpy", "av", "platformdirs")
 _CODECS = ("h264", "hevc", "vp9", "av1")
-_EXTRAS = {
+EXTRAS = {
     "cli": ("tyro", "rich", "jinja2"),
     "render": ("pygame",),
     "testing": ("hypothesis",),
@@ -40,6 +40,7 @@ _EXTRAS = {
     "verl": ("verl",),
     "verifiers": ("verifiers",),
 }
+"""The packages of each extra, by which it is known to be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,12 @@ def run_doctor() -> int:
         table.add_row(sign, check.name, escape(check.detail))
     console = Console()
     console.print(table)
-    is_ready = all(check.is_ok for check in checks if check.is_required)
-    console.print("Ready: try `videoseek demo`." if is_ready else "Not ready: see the lines above.")
-    return 0 if is_ready else 1
+    if not all(check.is_ok for check in checks if check.is_required):
+        console.print("Not ready: see the lines above.")
+        return 1
+    has_agents = any(check.is_ok for check in checks if check.name == "extra agents")
+    console.print(f"Ready: try `videoseek {'demo' if has_agents else 'play'}`.")
+    return 0
 
 
 def check_core() -> Iterator[Check]:
@@ -110,7 +114,7 @@ def check_backends() -> Iterator[Check]:
 
 def check_extras() -> Iterator[Check]:
     """What the optional parts need."""
-    for extra, packages in _EXTRAS.items():
+    for extra, packages in EXTRAS.items():
         versions = {package: _version(package) for package in packages}
         is_ok = None not in versions.values()
         found = ", ".join(f"{package} {version}" for package, version in versions.items())

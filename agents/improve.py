@@ -28,6 +28,7 @@ from agents.rollout import RolloutConfig
 from agents.session_rules import write_rules
 from agents.settings_file import claim
 from rewards.trajectory_guided import TrajectoryGuidedReward
+from videoseek_env.errors import MissingExtraError
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 
@@ -84,7 +85,7 @@ def improve(plan: Improvement, console: Console) -> list[Episode]:
         episodes,
         title="Learning to seek",
         max_trajectories=plan.shown_trajectories,
-        curves=_curves(plan.out / "grpo" / "log.jsonl"),
+        curves=_curves(plan.out / "grpo" / "log.jsonl", console),
     )
     console.print(f"Report:   {report.resolve().as_uri()}", soft_wrap=True)
     console.print(f"Model:    {trained}", soft_wrap=True)
@@ -140,7 +141,11 @@ def _compare(
     return play_all(plan.test, policies, settings, path=path, console=console)
 
 
-def _curves(log: Path) -> dict[str, str]:
+def _curves(log: Path, console: Console) -> dict[str, str]:
     """The run's learning curves, if they can be drawn here."""
-    picture = draw_curves(read_log(log))
+    try:
+        picture = draw_curves(read_log(log))
+    except MissingExtraError as error:
+        console.print(f"The report has no curves: {error}", markup=False)
+        return {}
     return {} if picture is None else {"GRPO, step by step, and the mean of ten steps": picture}

@@ -86,7 +86,7 @@ class GRPOLearner:
         if config.shaping is not None and make_session is not VideoSession:
             raise ConfigError("shaping needs episodes of one role: leave make_session out")
         if config.ratio == "sequence":
-            _check_sequence_ratio(config.minibatches, self.accelerator.mixed_precision)
+            _check_sequence_ratio(config.minibatches, model, self.accelerator.mixed_precision)
         self.model, self.config = model, config
         self.modules: Mapping[str, nn.Module] = {}
         self.total_steps, self.drawn = config.steps, 0
@@ -246,16 +246,22 @@ def _of_tokens(sample: Sample, advantages: _Floats) -> Tensor:
     return torch.from_numpy(advantages[sample.turn_of_tokens()].astype(np.float32))
 
 
-def _check_sequence_ratio(minibatches: int, precision: str) -> None:
+def _check_sequence_ratio(minibatches: int, model: VisionLanguageModel, precision: str) -> None:
     if minibatches == 1:
         _logger.warning(
             "with one minibatch the ratios of sequences are 1 and never clipped: this is GRPO, and "
             "GSPO only with several"
         )
-    elif precision != "no":
+        return
+    # Weights beneath an adapter stay as they were saved.
+    coarse = {str(p.dtype) for p in model.network.parameters() if p.dtype != torch.float32}
+    if precision != "no":
+        coarse.add(precision)
+    if coarse:
         raise ConfigError(
-            f"ratios of sequences are clipped more narrowly than {precision} rounds them: with "
-            "several minibatches compute in float32, by --mixed-precision no"
+            f"ratios of sequences are clipped more narrowly than {' and '.join(sorted(coarse))} "
+            "rounds them: with several minibatches compute in float32, by --mixed-precision no, "
+            "and by --dtype float32 beneath an adapter"
         )
 
 

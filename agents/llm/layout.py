@@ -10,7 +10,7 @@ import numpy as np
 from agents.llm.context import Chunk, ContextClip, Grid
 from agents.llm.vision import pair_times, seconds_per_pair
 from agents.llm.vocabulary import Vocabulary
-from videoseek_env.budget import temporal_pairs
+from videoseek_env.budget import PRESETS, temporal_pairs
 from videoseek_env.errors import ConfigError
 from videoseek_env.video.clip import ClipRef
 
@@ -64,9 +64,11 @@ class ClipLayout:
             ConfigError: If the frames' sides are no multiples of a cell.
         """
         if ref.height % self.cell_px or ref.width % self.cell_px:
+            patch_px = self.cell_px // 2
+            fitting = " or ".join(name for name, b in PRESETS.items() if b.patch_px == patch_px)
             raise ConfigError(
                 f"frames of {ref.height} x {ref.width} pixels do not divide into the model's cells "
-                f"of {self.cell_px} pixels; use a budget with patch_px={self.cell_px // 2}"
+                f"of {self.cell_px} pixels; use a budget with patch_px={patch_px}: {fitting}"
             )
         pairs = temporal_pairs(len(ref.indices))
         return Grid(pairs, ref.height // self.cell_px, ref.width // self.cell_px)

@@ -65,15 +65,21 @@ def test_the_demo_takes_as_many_threads_as_help(
 
 
 def test_the_demo_goes_on_with_the_same_settings_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="models are an extra")
     monkeypatch.setattr("agents.demo.quickest_threads", lambda: 1)  # other tests come and go
     small = ("--steps", "1", "--questions", "1", "--train-videos", "2", "--test-videos", "1")
     go_on = ("--out", str(tmp_path), "--resume")
-    assert run(monkeypatch, "demo", *small, "--out", str(tmp_path)) == 0
+    with monkeypatch.context() as without_plots:
+        without_plots.setitem(sys.modules, "matplotlib.figure", None)
+        assert run(without_plots, "demo", *small, "--out", str(tmp_path)) == 0
+    page = tmp_path / "report.html"
+    assert "The report has no curves" in capsys.readouterr().out
+    assert "data:image/svg+xml" not in page.read_text()
     before = (tmp_path / "episodes.jsonl").read_bytes()
     assert run(monkeypatch, "demo", *small, *go_on) == 0
+    assert "data:image/svg+xml" in page.read_text()
     assert (tmp_path / "episodes.jsonl").read_bytes() == before  # nothing was left to do
     message = run(monkeypatch, "demo", *small, *go_on, "--seed", "5")
     assert "holds a run of another configuration" in str(message)
@@ -164,20 +170,39 @@ def test_the_doctor_finds_the_core_and_names_commands_for_the_rest(
         assert check.is_ok or "pip install" in check.detail
 
 
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def test_help_imports_nothing_heavy() -> None:
-    code = (
+    result = in_a_process(
         "import sys; sys.argv = ['videoseek', '--help']\n"
         "from agents.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'gymnasium', 'av', 'decord', 'torch'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
     assert result.returncode == 0, result.stderr
     assert "demo" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["'demo'", "'reproduce'", "'train', 'grpo'"])
+def test_a_command_without_its_extra_names_it(command: str) -> None:
+    result = in_a_process(
+        f"import sys; sys.argv = ['videoseek', {command}]\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            raise ModuleNotFoundError('No module named torch', name='torch')\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "from agents.cli import main; main()"
+    )
+    assert result.returncode == 1 and not result.stdout
+    line = "videoseek: this needs torch: pip install 'videoseek-env[agents]'"
+    assert result.stderr.strip() == line
 
 
 def test_a_policy_plays_before_ones_eyes(

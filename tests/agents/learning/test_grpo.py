@@ -266,8 +266,15 @@ def test_what_is_rounded_otherwise_in_reading_is_no_change_to_gspo(
 def test_ratios_of_sequences_are_not_clipped_in_half_precision(
     minute_video: Path, half_precision: Accelerator
 ) -> None:
-    with pytest.raises(ConfigError, match="compute in float32"):
+    with pytest.raises(ConfigError, match=r"than bf16 rounds them.*compute in float32"):
         grpo(minute_video, accelerator=half_precision, minibatches=2, **VARIANTS["gspo"])
+
+
+def test_nor_where_the_weights_beneath_an_adapter_are(minute_video: Path) -> None:
+    model = fresh_model()
+    model.network.to(torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"than torch.bfloat16 rounds .* --dtype float32"):
+        grpo(minute_video, model, minibatches=2, **VARIANTS["gspo"])
 
 
 def test_gspo_with_one_minibatch_says_that_it_is_grpo(

@@ -164,7 +164,8 @@ def test_positions_are_those_that_the_model_would_give(family: Family) -> None:
 
 def test_frames_that_do_not_fit_the_cells_are_refused_whole() -> None:
     context = Context()
-    with pytest.raises(ConfigError, match=r"28 x 32 pixels do not divide .* cells of 32"):
+    match = r"28 x 32 pixels do not divide .* cells of 32 .* patch_px=16: qwen3-vl or laptop"
+    with pytest.raises(ConfigError, match=match):
         QWEN3.observe(context, seen("Which?", clip_ref(frames=2, height=28)))
     assert len(context) == 0
 
