@@ -1,6 +1,6 @@
 """Let a vision-language model play groups of episodes, and look at what it read and wrote.
 
-Run: python examples/14_vision_language_model.py [FOLDER_OR_HUB_NAME]
+Run: python examples/14_vision_language_model.py [A_QWEN3_VL, such as Qwen/Qwen3-VL-4B-Instruct]
 
 Without a name it makes a tiny Qwen3-VL from code: it knows nothing, but everything else is real.
 """
