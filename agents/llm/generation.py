@@ -209,6 +209,8 @@ def choose(
     Raises:
         FloatingPointError: If a logit is NaN or plus infinity.
     """
+    if logits.device.type == "mps":  # which has no float64
+        logits = logits.cpu()
     scaled = logits / (sampling.temperature or 1.0)
     logprobs = scaled.log_softmax(-1)
     if bool(logprobs[:, 0].isnan().any()):  # then all of the row's are

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,6 +322,17 @@ def test_top_p_keeps_the_likeliest_tokens_that_reach_it() -> None:
 def test_temperature_zero_takes_the_likeliest() -> None:
     ids, logprobs = choose(LOGITS, [0.99], Sampling(temperature=0))
     assert ids == [1] and logprobs == pytest.approx([np.log(0.4)])
+
+
+def test_a_device_without_float64_does_not_draw() -> None:
+    class OnMps:
+        device = torch.device("mps")
+
+        def cpu(self) -> torch.Tensor:
+            return LOGITS
+
+    logits: Any = OnMps()
+    assert choose(logits, [0.5], Sampling()) == choose(LOGITS, [0.5], Sampling())
 
 
 def test_log_probabilities_are_those_before_top_p() -> None:
