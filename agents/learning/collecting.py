@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -55,7 +55,8 @@ class Collected:
     experiences: list[Experience] = field(default_factory=list)
     """To learn from: sound groups that teach something."""
     all_played: list[Experience] = field(default_factory=list)
-    """Every episode, those of dropped groups and failed ones included: what reports show."""
+    """Every episode, those of dropped groups, without frames, and failed ones included: what
+    reports show."""
     uninformative_groups: int = 0
     """Dropped because they teach nothing."""
     failed_groups: int = 0
@@ -229,13 +230,16 @@ class Collector:
         return self._tasks[int(order[place])]
 
     def _sort(self, group: list[Experience], found: Collected) -> bool:
-        """Keep a group or count why not."""
-        found.all_played += group
-        if any(one.error for one in group):
-            found.failed_groups += 1
-            return False
-        if not self._teaches(group):
-            found.uninformative_groups += 1
-            return False
-        found.experiences += group
-        return True
+        """Keep a group or count why not, and let go of its frames."""
+        is_sound = not any(one.error for one in group)
+        if is_sound and self._teaches(group):
+            found.experiences += group
+            found.all_played += group
+            return True
+        found.failed_groups += not is_sound
+        found.uninformative_groups += is_sound
+        found.all_played += [
+            replace(one, samples=tuple(sample.without_frames() for sample in one.samples))
+            for one in group
+        ]
+        return False

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def run(
 
     Every step is decided by its number and the seed, so that a run that was killed and goes on from
     a checkpoint is the very same run. Ctrl-C, SIGTERM and SIGHUP end it after its step, which is
-    saved. So are the steps before one that fails.
+    saved. So are the steps before one that fails, unless its loss is not finite.
 
     Args:
         learner: Its model was loaded from the checkpoint, if there is one.
@@ -100,11 +100,14 @@ def run(
                 learned, drawn = learner.optimiser.steps_done, learner.drawn
                 try:
                     update = _update(learner, step, config, process=accelerator.process_index)
+                except NonFiniteLossError:
+                    raise  # the weights may be ruined
                 except Exception:
                     is_as_before = learner.optimiser.steps_done == learned
                     if is_main and is_as_before and step > (step_of(saved) if saved else 0):
                         learner.drawn = drawn
-                        _try_to_save(learner, config, step, annotate)
+                        # Beside the others: whether this model plays on is not known.
+                        _try_to_save(learner, replace(config, keep=config.keep + 1), step, annotate)
                     raise
                 stop.number = next(filter(None, gather_object([stop.number])), None)
                 is_last = stop.number is not None or step + 1 == learner.total_steps
@@ -117,6 +120,8 @@ def run(
                     saved = _save(learner, config, step + 1, annotate, is_last=is_last) or saved
                 if is_last:
                     break
+                del update  # and the frames of its episodes, before the next step's are decoded
+                learner.batch = ()
         finally:
             for tracker in logs:
                 with _forgiven("the end of a log was not written"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -44,6 +44,10 @@ class Sample:
         """A copy of a context, with its frames shared."""
         refs = tuple(clip.ref for clip in context.clips)
         return cls(context.tokens.copy(), refs, tuple(clips))
+
+    def without_frames(self) -> Self:
+        """The tokens alone: to be counted, not to be read."""
+        return replace(self, refs=(), clips=())
 
     @property
     def prompt_tokens(self) -> int:

@@ -113,6 +113,9 @@ def test_groups_that_teach_nothing_are_replaced_by_other_questions(minute_video:
     assert {one.trajectory.task.id for one in found.experiences} == {"task-4", "task-5"}
     assert found.drawn == 2 + found.uninformative_groups <= 6
     assert len(found.all_played) == 2 * found.drawn
+    dropped = [one for one in found.all_played if one not in found.experiences]
+    assert all(sample.clips for one in found.experiences for sample in one.samples)
+    assert not any(sample.clips for one in dropped for sample in one.samples)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import filecmp
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from agents.learning.checkpoint import checkpoints, restore
 from agents.learning.learner import Update
 from agents.learning.optimiser import NonFiniteLossError
 from agents.learning.running import RunConfig, latest_checkpoint, run, save_batch
+from agents.learning.sample import Sample
 from agents.learning.tracking import JsonLinesTracker
 from agents.llm.context import TOKEN
 from agents.llm.model import VisionLanguageModel
@@ -73,16 +74,27 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     assert are_equal(parameters(model.network), parameters(learner.model.network))
 
 
-def test_a_run_logs_shows_and_saves(minute_video: Path, tmp_path: Path) -> None:
+def test_a_run_logs_shows_and_saves(
+    minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes, shown = Notes(), list[tuple[int, Update]]()
+    learner = sft(minute_video, steps=5)
+    learn, begun_with = learner.update, list[Sequence[Sample]]()
+
+    def update(step: int) -> Update:
+        begun_with.append(learner.batch)
+        return learn(step)
+
+    monkeypatch.setattr(learner, "update", update)
     last = run(
-        sft(minute_video, steps=5),
+        learner,
         RunConfig(folder=tmp_path, save_every=2, keep=2),
         accelerator=Accelerator(cpu=True),
         trackers=lambda done: [notes],
         show=lambda step, update: shown.append((step, update)),
     )
     assert notes.steps == [step for step, _ in shown] == [0, 1, 2, 3, 4] and notes.is_finished
+    assert begun_with == [()] * 5  # no step holds the frames of the one before
     # After 2, 4, and at the end; two are kept.
     assert names(tmp_path / "checkpoints") == ["step-000004", "step-000005"]
     assert last == latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000005"
@@ -177,23 +189,40 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_lose_a_run(
     assert names(tmp_path / "checkpoints") == ["step-000002", "step-000004"]
 
 
-def test_the_steps_before_one_that_fails_are_saved(
-    minute_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (RuntimeError("out of luck"), ["step-000002", "step-000003"]),
+        (NonFiniteLossError("the loss is nan"), ["step-000002"]),
+    ],
+)
+def test_the_steps_before_one_that_fails_are_saved_unless_they_may_have_ruined_the_model(
+    minute_video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kept: list[str],
 ) -> None:
-    learner = sft(minute_video, steps=3)
+    learner = sft(minute_video, steps=5)
     step = learner.optimiser.step
 
     def fail() -> float:
-        if learner.optimiser.steps_done == 2:
-            raise RuntimeError("out of luck")
+        if learner.optimiser.steps_done == 3:
+            raise error
         return step()
 
     monkeypatch.setattr(learner.optimiser, "step", fail)
-    with pytest.raises(RuntimeError, match="out of luck"):
-        run(learner, RunConfig(folder=tmp_path), accelerator=Accelerator(cpu=True))
-    (saved,) = checkpoints(tmp_path / "checkpoints")
-    assert restore(sft(minute_video, steps=3), saved) == 2
-    assert json.loads((saved / "state.json").read_text())["drawn"] == 2 * learner.config.batch_size
+    with pytest.raises(type(error), match=str(error)):
+        run(
+            learner,
+            RunConfig(folder=tmp_path, save_every=2, keep=1),
+            accelerator=Accelerator(cpu=True),
+        )
+    assert names(tmp_path / "checkpoints") == kept
+    saved = checkpoints(tmp_path / "checkpoints")[-1]
+    done = restore(sft(minute_video, steps=5), saved)
+    drawn = json.loads((saved / "state.json").read_text())["drawn"]
+    assert drawn == done * learner.config.batch_size
 
 
 def test_a_folder_holds_one_run_at_a_time(
