@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from agents.evaluate import check_processes
 from agents.improve import SETTINGS, Improvement, improve
 from agents.learning.collecting import CollectorConfig
 from agents.learning.from_nothing.settings import NEEDLE_SESSION, needle_config
@@ -69,7 +70,7 @@ def run_demo(config: Demo) -> int:
     Returns:
         0.
     """
-    console = _prepared()
+    console = _prepared("videoseek demo")
     collector = replace(GRPO_SETTINGS.collector, questions=config.questions)
     settings = replace(GRPO_SETTINGS, steps=config.steps, collector=collector, seed=config.seed)
     plan = _plan(SHIPPED, config.out, settings, config.train_videos, config.test_videos)
@@ -85,7 +86,7 @@ def run_reproduce(config: Reproduce) -> int:
     Returns:
         0.
     """
-    console = _prepared()
+    console = _prepared("videoseek reproduce")
     settings = replace(GRPO_SETTINGS, steps=config.steps, seed=config.seed)
     console.rule("From nothing")
     start = train_from_nothing(
@@ -97,8 +98,9 @@ def run_reproduce(config: Reproduce) -> int:
     return 0
 
 
-def _prepared() -> Console:
+def _prepared(command: str) -> Console:
     """The terminal; the Makefile asks for one thread, which is less than an idle machine gives."""
+    check_processes(command)
     torch.set_num_threads(quickest_threads())
     disable_progress_bar()  # ours are enough
     return Console()

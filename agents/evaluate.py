@@ -48,8 +48,7 @@ def run_eval(config: Eval) -> int:
     Returns:
         0, or 1 if every episode of a policy failed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("one process plays: launch videoseek eval without accelerate or torchrun")
+    check_processes("videoseek eval")
     _check(config)
     path = config.out / "episodes.jsonl"
     if path.exists() and not config.resume:
@@ -74,6 +73,16 @@ def run_eval(config: Eval) -> int:
     started = time.perf_counter()
     episodes = play_all(tasks, policies, plan, path=path, console=console, reward=reward)
     return present(episodes, config.out, title="Evaluation", started=started, console=console)
+
+
+def check_processes(command: str) -> None:
+    """Refuse several processes, which would write to the same files.
+
+    Raises:
+        ConfigError: If this is one of several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"one process plays: launch {command} without accelerate or torchrun")
 
 
 def _check(config: Eval) -> None:

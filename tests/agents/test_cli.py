@@ -336,3 +336,12 @@ def test_an_evaluation_by_several_processes_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "one process plays" in str(evaluate(monkeypatch, tmp_path))
+
+
+@pytest.mark.parametrize("command", ["demo", "reproduce"])
+def test_and_so_is_a_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    pytest.importorskip("torch", reason="models are an extra")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = run(monkeypatch, command, "--out", str(tmp_path))
+    assert f"one process plays: launch videoseek {command} without" in str(message)
+    assert not [*tmp_path.iterdir()]
