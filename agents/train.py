@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -71,9 +72,8 @@ def run_train(options: TrainOptions) -> int:
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
     accelerator = Accelerator(mixed_precision=_precision(options), kwargs_handlers=[patience])
     model, rules = load_learning_model(options, checkpoint, device=accelerator.device)
-    tasks = _tasks(options, rules)
-    learner = make_learner(options, model, tasks, rules, accelerator=accelerator)
-    settings = settings_of(options)
+    learner = make_learner(options, model, rules, accelerator=accelerator)
+    settings = settings_of(options) | {"mixed_precision": accelerator.mixed_precision}
 
     def trackers(done: int) -> list[Tracker]:
         made = make_trackers(
@@ -90,8 +90,9 @@ def run_train(options: TrainOptions) -> int:
     if accelerator.is_main_process:
         _say_where_it_begins(console, options, done)
     terminal = Terminal(console, learner.total_steps, every=options.show_every, done=done)
+    shown = terminal if accelerator.is_main_process else nullcontext()
     config = RunConfig(folder=options.out, save_every=options.save_every, keep=options.keep)
-    with terminal:
+    with shown:
         saved = run(
             learner,
             config,
@@ -110,24 +111,26 @@ def run_train(options: TrainOptions) -> int:
 def make_learner(
     options: TrainOptions,
     model: VisionLanguageModel,
-    tasks: Sequence[VideoTask],
     rules: SessionConfig,
     *,
     accelerator: Accelerator,
 ) -> Learner:
     """The learner that the options describe."""
     if isinstance(options, SFT):
-        return _sft(options, model, tasks, rules, accelerator)
+        return _sft(options, model, rules, accelerator)
     if isinstance(options, GRPO):
-        config = _grpo_config(options)
-        reward = _reward(options)
         return GRPOLearner(
-            model, tasks, config, session=rules, reward=reward, accelerator=accelerator
+            model,
+            _tasks(options, rules),
+            _grpo_config(options),
+            session=rules,
+            reward=_reward(options),
+            accelerator=accelerator,
         )
     if isinstance(options, PPO):
         return PPOLearner(
             model,
-            tasks,
+            _tasks(options, rules),
             _ppo_config(options),
             session=rules,
             reward=_reward(options),
@@ -176,9 +179,10 @@ def load_learning_model(
 
 def _precision(options: TrainOptions) -> str | None:
     """What the accelerator is told; None leaves it to `accelerate launch` and its settings."""
-    if options.mixed_precision is not None or "ACCELERATE_MIXED_PRECISION" in os.environ:
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # which it says of itself, too
+    if options.mixed_precision is not None or launched != "no" or not torch.cuda.is_available():
         return options.mixed_precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
 
 
 def _has_adapter(options: TrainOptions) -> bool:
@@ -186,9 +190,10 @@ def _has_adapter(options: TrainOptions) -> bool:
 
 
 def _check(options: TrainOptions) -> None:
-    if options.seed < 0 or options.lora_rank < 0:
-        raise ConfigError("--seed and --lora-rank must be at least 0")
-    check_counts(options, "show_every", "save_every", "keep", "videos", "steps")
+    if not 0 <= options.seed < 2**32 or options.lora_rank < 0:
+        raise ConfigError("--seed must be in [0, 2^32), and --lora-rank at least 0")
+    whole = {name: value for name, value in asdict(options).items() if type(value) is int}
+    check_counts(options, *(whole.keys() - {"seed", "lora_rank"}))
     if options.model == "tiny" and (options.lora_rank or options.adapter):
         raise ConfigError(
             "an adapter is for a model with a folder or a name: give it with --model, or the "
@@ -240,11 +245,7 @@ def _optimiser(options: TrainOptions, schedule: str = "constant") -> OptimiserCo
 
 
 def _sft(
-    options: SFT,
-    model: VisionLanguageModel,
-    tasks: Sequence[VideoTask],
-    rules: SessionConfig,
-    accelerator: Accelerator,
+    options: SFT, model: VisionLanguageModel, rules: SessionConfig, accelerator: Accelerator
 ) -> SFTLearner:
     decoupling = None
     if options.decoupling_probability:
@@ -259,21 +260,23 @@ def _sft(
         max_tokens=options.max_tokens,
         seed=options.seed,
     )
-    reader = DemonstrationReader(
-        model.builder, _trajectories(options, model, tasks, rules), prompts=rules.prompts
-    )
+    trajectories = _trajectories(options, model, rules)
+    reader = DemonstrationReader(model.builder, trajectories, prompts=rules.prompts)
     return SFTLearner(model, reader, config, accelerator=accelerator)
 
 
 def _trajectories(
-    options: SFT, model: VisionLanguageModel, tasks: Sequence[VideoTask], rules: SessionConfig
+    options: SFT, model: VisionLanguageModel, rules: SessionConfig
 ) -> list[Trajectory]:
     if options.demonstrations is not None:
         return list(read_records(options.demonstrations, _trajectory))
     # A model that was made from nothing knows its own words alone.
     demonstrator = Demonstrator if are_from_nothing(rules) else OraclePolicy
     played = rollout(
-        demonstrator, tasks, RolloutConfig(seed=options.seed), session=model.counting(rules)
+        demonstrator,
+        _tasks(options, rules),
+        RolloutConfig(seed=options.seed),
+        session=model.counting(rules),
     )
     return [one.trajectory for one in played if one.error is None]
 

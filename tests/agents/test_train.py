@@ -138,11 +138,14 @@ def other_precision() -> Iterator[None]:
 def test_half_precision_goes_on_as_it_began(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    options = ("--mixed-precision", "bf16")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    learn = ("--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
-    for folder in (whole, cut):
-        assert run(monkeypatch, "train", "sft", *SMALL, *learn, *options, "--out", str(folder)) == 0
+    learn = ("train", "sft", *SMALL, "--steps", "2", "--batch-size", "2", "--learning-rate", "1e-3")
+    assert run(monkeypatch, *learn, "--mixed-precision", "bf16", "--out", str(whole)) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with monkeypatch.context() as launcher:
+        launcher.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        assert run(launcher, *learn, "--out", str(cut)) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
     shutil.rmtree(cut / "checkpoints/step-000002")
     assert run(monkeypatch, "train", "sft", "--out", str(cut), "--resume") == 0
     (file,) = (whole / "checkpoints/step-000002/model").glob("*.safetensors")
@@ -165,10 +168,17 @@ def test_the_launchers_precision_is_taken_unless_another_is_asked_for(
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert _precision(SFT()) is None and Accelerator(mixed_precision=None).mixed_precision == "bf16"
     assert _precision(SFT(mixed_precision="no")) == "no"
-    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
-    for has_gpu, expected in ((True, "bf16"), (False, None)):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # the launcher's own default
+    for has_gpu, has_bf16, expected in (
+        (True, True, "bf16"),
+        (True, False, None),
+        (False, False, None),
+    ):
         monkeypatch.setattr("torch.cuda.is_available", lambda has_gpu=has_gpu: has_gpu)
-        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported",
+            lambda including_emulation=True, has_bf16=has_bf16: including_emulation or has_bf16,
+        )
         assert _precision(SFT()) == expected
 
 
@@ -248,3 +258,31 @@ def test_the_shipped_model_is_taught_and_asked_what_it_knows(
     right = sum(line["reward"]["parts"]["acc"] for line in episodes)
     assert len(episodes) == 24 and right >= 12
     assert "/needle-sft" in capsys.readouterr().out
+
+
+def test_who_learns_by_a_file_s_demonstrations_makes_no_videos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ("--steps", "1", "--batch-size", "2", "--learning-rate", "1e-3")
+    played = ("eval", "--policy", "oracle", "--videos", "1", "--limit", "2", "--budget", "tiny")
+    assert run(monkeypatch, *played, "--out", str(tmp_path / "played")) == 0
+    monkeypatch.setattr("agents.train.tasks_for", None)
+    demonstrations = ("--demonstrations", str(tmp_path / "played" / "episodes.jsonl"))
+    learn = ("train", "sft", *options, *demonstrations)
+    assert run(monkeypatch, *learn, "--out", str(tmp_path / "run")) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("sft", "--seed", str(2**32)), "--seed must be in"),
+        (("sft", "--batch-size", "0"), "batch_size must be at least 1"),
+        (("ppo", "--episodes", "0"), "episodes must be at least 1"),
+        (("grpo", "--rollout-batch", "0"), "rollout_batch must be at least 1"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr("agents.train.load_learning_model", None)
+    assert message in str(run(monkeypatch, "train", *options, "--out", str(tmp_path)))
