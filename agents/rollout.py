@@ -17,7 +17,7 @@ from agents.policy import JointPolicy, Policy
 from rewards.reward import RewardFunction
 from rewards.trajectory_guided import TrajectoryGuidedReward
 from videoseek_env.budget import get_budget
-from videoseek_env.errors import ConfigError, check_counts
+from videoseek_env.errors import ConfigError, check_counts, check_seed
 from videoseek_env.session import SessionConfig, VideoSession
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason
@@ -54,8 +54,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "episodes_per_task", "workers", "batch_size")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, got {self.seed}")
+        check_seed(self.seed)
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise ConfigError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
 

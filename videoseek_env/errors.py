@@ -40,6 +40,16 @@ def check_counts(config: object, *names: str) -> None:
             raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what numpy's `SeedSequence` does not take.
+
+    Raises:
+        ConfigError: If it is negative.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}")
+
+
 def check_one_of(options: Any, **values: object) -> None:
     """Refuse a value that is none of a `Literal`'s, by its name.
 

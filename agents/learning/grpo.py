@@ -179,7 +179,7 @@ class GRPOLearner:
             logprobs = read_out(
                 self.model, reading.hidden, reading.batch, temperature=config.temperature
             )
-        old = reading.cut([torch.from_numpy(one.tokens["logprob"].copy()) for one in samples])
+        old = reading.batch.logprob
         if config.ratio == "sequence" and config.minibatches == 1:
             # The model is still the one that played. In bfloat16 it reads with other roundings than
             # it wrote with, and over a sequence they pass clips as narrow as GSPO's.

@@ -12,7 +12,7 @@ from agents.learning.collecting import CollectorConfig
 from agents.learning.losses import Normalise, Ratio
 from agents.learning.optimiser import OptimiserConfig
 from rewards.credit import CoverageShaping
-from videoseek_env.errors import ConfigError, check_counts, check_one_of
+from videoseek_env.errors import ConfigError, check_counts, check_one_of, check_seed
 
 
 def _variant(
@@ -95,6 +95,11 @@ class GRPOConfig:
             raise ConfigError(
                 "an episode is compared with its group: group_size must be at least 2"
             )
+        if self.shaping is not None and self.shaping.gamma != 1:
+            raise ConfigError(
+                f"turns are not discounted: shaping needs gamma 1, got {self.shaping.gamma}"
+            )
+        check_seed(self.seed)
         check_options(self.scale, self.tolerance)
         check_one_of(Normalise, normalise=self.normalise)
         check_one_of(Ratio, ratio=self.ratio)

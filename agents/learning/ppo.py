@@ -32,7 +32,7 @@ from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
 from rewards.credit import CoverageShaping
 from rewards.reward import RewardFunction
-from videoseek_env.errors import ConfigError, check_counts
+from videoseek_env.errors import ConfigError, check_counts, check_seed
 from videoseek_env.session import SessionConfig
 from videoseek_env.task import VideoTask
 from videoseek_env.video import ClipCache
@@ -80,6 +80,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "steps", "epochs", "minibatches", "max_tokens")
+        check_seed(self.seed)
         if not (0 < self.clip <= 1 and self.value_clip > 0):
             raise ConfigError(
                 f"expected clip in (0, 1] and value_clip above 0, got {self.clip} and "
@@ -89,6 +90,11 @@ class PPOConfig:
             raise ConfigError(
                 "expected temperature > 0, gamma in (0, 1] and lam in [0, 1], got "
                 f"{self.temperature}, {self.gamma} and {self.lam}"
+            )
+        if self.shaping is not None and not self.gamma == self.shaping.gamma == 1:
+            raise ConfigError(
+                "tokens are discounted by gamma, turns by that of shaping: with shaping both are "
+                f"1, got {self.gamma} and {self.shaping.gamma}"
             )
 
 
@@ -201,7 +207,7 @@ class PPOLearner:
         table = reading.cut(weights)
         policy = policy_terms(
             logprobs,
-            reading.cut([torch.from_numpy(one.tokens["logprob"].copy()) for one in samples]),
+            reading.batch.logprob,
             reading.cut([target.advantages for target in targets]),
             reading.batch.trained,
             clip_low=config.clip,

@@ -29,7 +29,7 @@ from agents.llm.context import TokenRole
 from agents.llm.decoupling import Scope, TaskDecoupling
 from agents.llm.likelihood import read_out
 from agents.llm.model import VisionLanguageModel
-from videoseek_env.errors import ConfigError, DatasetError, check_counts
+from videoseek_env.errors import ConfigError, DatasetError, check_counts, check_seed
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "steps", "batch_size", "max_tokens", "max_context_tokens")
+        check_seed(self.seed)
 
 
 class SFTLearner:

@@ -189,6 +189,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
         ({"scale": "sdt"}, "scale must be one of"),
         ({"normalise": "token"}, "normalise must be one of"),
         ({"ratio": "turn"}, "ratio must be one of"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"shaping": CoverageShaping(gamma=0.9)}, "shaping needs gamma 1"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_teach_are_refused(fields: dict[str, Any], match: str) -> None:

@@ -110,11 +110,12 @@ def plain_gradients(
 
 
 @pytest.mark.parametrize("max_tokens", [100_000, 200])
-@pytest.mark.parametrize("shaping", [None, CoverageShaping()])
+@pytest.mark.parametrize(("shaping", "gamma"), [(None, 0.9), (CoverageShaping(), 1.0)])
 def test_the_gradient_is_that_of_the_equations(
     minute_video: Path,
     monkeypatch: pytest.MonkeyPatch,
     shaping: CoverageShaping | None,
+    gamma: float,
     max_tokens: int,
 ) -> None:
     script(monkeypatch, CROP, ANSWER, CROP)
@@ -125,7 +126,7 @@ def test_the_gradient_is_that_of_the_equations(
         minibatches=1,
         shaping=shaping,
         max_tokens=max_tokens,
-        **ALL_DIFFERENT,
+        **{**ALL_DIFFERENT, "gamma": gamma},
     )
     linear, moves = learner.value_head.linear, iter([1.0, -2.0, 0.0])
     torch.nn.init.normal_(linear.weight, std=0.1, generator=torch.Generator().manual_seed(0))
@@ -260,6 +261,9 @@ def test_a_loss_that_is_not_finite_stops_before_its_own_step(
         ({"lam": 1.1}, "lam in"),
         ({"temperature": float("nan")}, "temperature > 0"),
         ({"clip": 0.0}, "clip"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"gamma": 0.9, "shaping": CoverageShaping()}, r"both are 1, got 0\.9 and 1"),
+        ({"shaping": CoverageShaping(gamma=0.9)}, r"both are 1, got 1\.0 and 0\.9"),
     ],
 )
 def test_impossible_settings_are_refused(fields: dict[str, Any], match: str) -> None:
