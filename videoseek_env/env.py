@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, cast
 
 import gymnasium
@@ -19,6 +20,7 @@ from videoseek_env.spaces import ClipSpace, UnicodeText
 from videoseek_env.task import VideoTask
 from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video import Backend, ClipCache, VideoReader, open_video
+from videoseek_env.video.file_identity import FileIdentity, file_identity
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
 
@@ -132,7 +134,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         self._backend = backend
         self._cache = ClipCache(DEFAULT_CACHE_BYTES) if cache is None else cache
         self._reader: VideoReader | None = None
-        self._reader_key: tuple[str, float | None] = ("", None)
+        self._reader_key: tuple[str, float | None, FileIdentity | None] = ("", None, None)
         self._session: VideoSession | None = None
         self._observation = Observation("")
         self._is_over = True
@@ -255,7 +257,7 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
 
     def _open(self, task: VideoTask) -> VideoReader:
         """The task's video, kept open as long as episodes stay with it."""
-        key = task.video, task.frame_fps
+        key = task.video, task.frame_fps, _identity(task.video)
         if self._reader is None or self._reader_key != key:
             if self._reader is not None:
                 self._reader.close()
@@ -309,3 +311,11 @@ class VideoSeekEnv(gymnasium.Env[ObservationDict, str]):
         if self._window is None:
             self._window = Window("VideoSeek")
         self._window.show(self._render_rgb())
+
+
+def _identity(video: str) -> FileIdentity | None:
+    """Which file it is now; None if there is none, which opening it will say."""
+    try:
+        return file_identity(Path(video))
+    except (OSError, ValueError):
+        return None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video.clip import Clip, ClipRef
-from videoseek_env.video.index_cache import FileIdentity, file_identity
+from videoseek_env.video.file_identity import FileIdentity, file_identity
 from videoseek_env.video.reader import VideoReader
 
 

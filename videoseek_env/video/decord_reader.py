@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoseek_env.errors import VideoDecodeError
+from videoseek_env.video.file_identity import check_unchanged
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.index_cache import index_video
 from videoseek_env.video.request import output_array, unique_indices
@@ -69,6 +70,7 @@ class DecordReader:
         self, indices: Sequence[int], height: int | None = None, width: int | None = None
     ) -> npt.NDArray[np.uint8]:
         """Decode frames; see `VideoReader.read`."""
+        check_unchanged(self._file, self._index.file, _BACKEND)
         unique = unique_indices(indices, self.info.frame_count)
         empty = output_array(0, self.info, height, width)
         if not unique.ascending:

@@ -132,8 +132,9 @@ class FrameDecoder:
         """The packets from an entry point on, wherever the container's seek landed."""
         entry_pts = int(self._index.frames.entry_pts[entry])
         target = self._seek_time(entry, entry_pts)
+        first = self._seek_time(0, int(self._index.frames.entry_pts[0]))
         for seconds in _STEP_BACK_SECONDS:
-            self._seek(target - int(seconds / self._index.time_base))
+            self._seek(max(target - int(seconds / self._index.time_base), min(first, target)))
             packets = self._container.demux(self._stream)
             for packet in packets:
                 if packet.is_keyframe and packet.pts == entry_pts:

@@ -88,7 +88,12 @@ class FrameFolderReader:
     def _list_images(self) -> list[Path]:
         folder = Path(self.path).absolute()
         try:
-            images = [file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES]
+            images = [
+                file
+                for file in folder.iterdir()
+                # macOS leaves "._1.png" beside "1.png" on other systems' disks.
+                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+            ]
         except OSError as error:
             raise self._error(f"it can't be listed: {error}") from error
         if not images:

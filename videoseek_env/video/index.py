@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from videoseek_env.video.file_identity import FileIdentity
 from videoseek_env.video.info import VideoInfo
 from videoseek_env.video.packets import NO_TIME, PacketTable
 from videoseek_env.video.pixels import Orientation
@@ -60,6 +61,8 @@ class VideoIndex:
     """FFmpeg's name of the container format."""
     seeks_by_decoding_time: bool
     """Whether this container's seek compares decoding times (or presentation times)."""
+    file: FileIdentity
+    """What was indexed."""
 
 
 def frame_table(packets: PacketTable) -> FrameTable | None:

@@ -8,30 +8,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videoseek_env.video.file_identity import FileIdentity, file_identity
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.probe import check_structure, probe
 
 _MAX_FRAMES = 8_000_000
 """Frames of all kept indexes together, about 50 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """Tells whether a file is still the one that was read."""
-
-    path: str
-    size_bytes: int
-    modified_nanoseconds: int
-
-
-def file_identity(path: Path) -> FileIdentity:
-    """The identity of a file now.
-
-    Raises:
-        OSError: If there is none.
-    """
-    status = path.stat()
-    return FileIdentity(str(path.absolute()), status.st_size, status.st_mtime_ns)
 
 
 @dataclass(slots=True)

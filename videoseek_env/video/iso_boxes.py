@@ -61,7 +61,8 @@ def iso_damage(path: Path) -> str | None:
 def sample_tables(path: Path, track_id: int) -> SampleTables | None:
     """A track's sample tables, or None where they alone don't tell the timeline.
 
-    That is so for fragmented files and for tracks cut together by several edits.
+    That is so for fragmented files, for tracks cut together by several edits, and where a sample
+    has no bytes: it is no frame.
     """
     with path.open("rb") as file:
         moov = _find(_boxes(file, 0, path.stat().st_size), b"moov")
@@ -124,7 +125,7 @@ def _read_tables(file: BinaryIO, track: Box) -> SampleTables | None:
     if tables is None or (edits is not None and _shown_edits(_payload(file, edits)) > 1):
         return None
     payloads = {box.kind: _payload(file, box) for box in _boxes(file, tables.start, tables.end)}
-    if b"stts" not in payloads:
+    if b"stts" not in payloads or _has_empty_samples(payloads.get(b"stsz", b"")):
         return None
     duration = _run_lengths(payloads[b"stts"])
     count = len(duration)
@@ -137,6 +138,12 @@ def _read_tables(file: BinaryIO, track: Box) -> SampleTables | None:
         composition_offset=offset,
         is_keyframe=_sync_samples(payloads.get(b"stss"), count),
     )
+
+
+def _has_empty_samples(data: bytes) -> bool:
+    if any(data[4:8]):  # all of one size
+        return False
+    return not np.frombuffer(data[12 : len(data) // 4 * 4], ">u4").all()
 
 
 def _shown_edits(data: bytes) -> int:

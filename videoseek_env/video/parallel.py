@@ -28,7 +28,11 @@ def run_all(work: Callable[[range], None], parts: list[range], threads: int) -> 
                 part = waiting.popleft()
             except IndexError:  # another thread took the last one
                 return
-            work(part)
+            try:
+                work(part)
+            except BaseException:
+                waiting.clear()
+                raise
 
     helpers = min(threads, len(parts)) - 1
     if helpers < 1:
@@ -36,9 +40,6 @@ def run_all(work: Callable[[range], None], parts: list[range], threads: int) -> 
         return
     with ThreadPoolExecutor(helpers, thread_name_prefix="videoseek-decode") as pool:
         others = [pool.submit(drain) for _ in range(helpers)]
-        try:
-            drain()
-            for other in others:
-                other.result()
-        finally:
-            waiting.clear()
+        drain()
+        for other in others:
+            other.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,15 +17,19 @@ from av.video.stream import VideoStream
 
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video.ebml import ebml_damage, is_ebml_file
+from videoseek_env.video.file_identity import FileIdentity, file_identity
 from videoseek_env.video.index import FrameTable, VideoIndex, frame_table, seconds_of
 from videoseek_env.video.info import VideoInfo
 from videoseek_env.video.iso_boxes import is_iso_file, iso_damage, sample_tables
-from videoseek_env.video.packets import PacketTable, scan_packets
+from videoseek_env.video.packets import NO_TIME, PacketTable, scan_packets
 from videoseek_env.video.pixels import orientation_of
 
 REPLACE_FILE = "Replace the file, or leave its task out."
 REENCODE_FILE = "Re-encode it, for example with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
 
+_REMUX_FILE = "Remux it: ffmpeg -i INPUT -c copy -avoid_negative_ts make_zero OUTPUT.mp4"
+
+_TIMED_BY_DECODING = frozenset({"avi", "asf"})
 _FIRST_FRAME_WITHIN_PACKETS = 5000
 _CHECKED_ENTRIES = 64
 
@@ -103,17 +107,48 @@ def probe(path: Path, backend: str) -> VideoIndex:
     Raises:
         VideoDecodeError: If it has no frames that can be decoded and timed.
     """
+    identity = file_identity(path)
     opened = open_stream(path, backend)
     try:
         with decode_errors(path, backend, "reading it"):
             packets = _packets_from_tables(opened, path) or _packets_from_scan(opened)
             first_frame = _first_frame(opened)
-            frames = frame_table(packets)
+            if (cause := _untimed(opened, packets)) is not None:
+                raise VideoDecodeError(str(path), backend, cause, REENCODE_FILE)
+            frames = frame_table(_shown_from_zero(opened, packets))
             if frames is None or first_frame is None:
                 raise ValueError("no frame has both a picture and a presentation time")
-            return _index(opened, frames, first_frame)
+            if frames.pts[0] < 0:
+                cause = "its first frame is shown before time zero"
+                raise VideoDecodeError(str(path), backend, cause, _REMUX_FILE)
+            return _index(opened, frames, first_frame, identity)
     finally:
         opened.container.close()
+
+
+def _untimed(opened: OpenStream, packets: PacketTable) -> str | None:
+    """Why the container's times can't be believed, or None.
+
+    A program stream may leave most of them out. AVI and ASF say when to decode a frame; where it is
+    shown at another time, FFmpeg makes that up, a frame late.
+    """
+    from_keyframe = packets.pts[int(packets.is_keyframe.argmax()) :]
+    if 2 * np.count_nonzero(from_keyframe == NO_TIME) > len(from_keyframe):
+        return "its container does not say when frames are shown"
+    is_made_up = opened.container.format.name in _TIMED_BY_DECODING
+    if is_made_up and opened.stream.codec_context.has_b_frames:
+        shown = packets.pts[packets.pts != NO_TIME]
+        if (np.diff(shown) >= 0).all():
+            return "its container can't say in which order its frames are shown"
+    return None
+
+
+def _shown_from_zero(opened: OpenStream, packets: PacketTable) -> PacketTable:
+    """Without the frames that an .mp4 in fragments puts before time zero, as players have it."""
+    is_before = (packets.pts < 0) & (packets.pts != NO_TIME)
+    if not (is_before.any() and opened.container.format.name.startswith("mov")):
+        return packets
+    return replace(packets, is_discarded=packets.is_discarded | is_before)
 
 
 def _packets_from_tables(opened: OpenStream, path: Path) -> PacketTable | None:
@@ -177,7 +212,9 @@ def _first_frame(opened: OpenStream) -> av.VideoFrame | None:
     return None
 
 
-def _index(opened: OpenStream, frames: FrameTable, first_frame: av.VideoFrame) -> VideoIndex:
+def _index(
+    opened: OpenStream, frames: FrameTable, first_frame: av.VideoFrame, identity: FileIdentity
+) -> VideoIndex:
     stream = opened.stream
     time_base = stream.time_base or Fraction(1, av.time_base)
     timestamps = seconds_of(frames.pts, time_base)
@@ -205,5 +242,6 @@ def _index(opened: OpenStream, frames: FrameTable, first_frame: av.VideoFrame) -
         time_base=time_base,
         orientation=orientation,
         container=container,
-        seeks_by_decoding_time=container.startswith(("mov", "mpegts")),
+        seeks_by_decoding_time=container.startswith(("mov", "mpegts", "flv")),
+        file=identity,
     )

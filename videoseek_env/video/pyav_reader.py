@@ -12,6 +12,7 @@ import numpy.typing as npt
 from av import VideoFrame
 
 from videoseek_env.video.decoder_pool import DecoderPool
+from videoseek_env.video.file_identity import check_unchanged
 from videoseek_env.video.frame_decoder import BACKEND
 from videoseek_env.video.index import VideoIndex
 from videoseek_env.video.index_cache import index_video
@@ -59,6 +60,7 @@ class PyAVReader:
         self, indices: Sequence[int], height: int | None = None, width: int | None = None
     ) -> npt.NDArray[np.uint8]:
         """Decode frames; see `VideoReader.read`."""
+        check_unchanged(self._file, self._index.file, BACKEND)
         unique = unique_indices(indices, self.info.frame_count)
         out = output_array(len(unique.ascending), self.info, height, width)
         most_parts = self._threads * _PARTS_PER_THREAD if self._threads > 1 else 1

@@ -61,7 +61,8 @@ class VideoReader(Protocol):
         Raises:
             IndexError: If an index is outside the video.
             ValueError: If only one of height and width is given, or one is not positive.
-            VideoDecodeError: If a frame can't be decoded.
+            VideoDecodeError: If a frame can't be decoded, or the file has changed since it was
+                opened.
         """
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ def open_video(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     name = os.fspath(path)
-    if Path(name).is_dir():
+    if _is_folder(name):
         if backend == "decord":
             cause, remedy = "decord reads no folders", 'Open it with backend="auto".'
             raise VideoDecodeError(name, backend, cause, remedy)
@@ -103,3 +104,10 @@ def open_video(
     if backend == "decord":
         return DecordReader(name, threads=threads)
     return PyAVReader(name, threads=threads)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long a name: who opens it as a file will say so
+        return False

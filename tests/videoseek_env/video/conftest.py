@@ -58,6 +58,12 @@ def _write(folder: Path, name: str) -> Path:
             return remux(_write(folder, "h264.mp4"), path, container_options=flags)
         case "h264.mkv" | "h264.ts":
             return remux(_write(folder, "h264.mp4"), path)
+        case "h264.flv":  # keyframes 0 and 2 lie so close that a seek to the second steps back
+            return write_video(path, FRAME_COUNT)
+        case "early.mp4":  # frames 0 to 7 lie before time zero
+            flags = {"movflags": "frag_keyframe+delay_moov"}
+            source = _write(folder, "h264.mp4")
+            return remux(source, path, shift_seconds=Fraction(-3, 10), container_options=flags)
         case "cut.mp4":  # 25 frames per second: frames 0 to 24 are cut off
             return remux(_write(folder, "h264.mp4"), path, shift_seconds=Fraction(-1))
         case "late.mp4" | "late.mkv":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.synthetic_video import read_barcode, write_audio
+from tests.synthetic_video import read_barcode, read_barcodes, write_audio, write_video
 from videoseek_env.errors import VideoDecodeError
 from videoseek_env.video import Backend, VideoReader, open_video
 
@@ -162,3 +162,29 @@ def test_a_cut_anywhere_gives_right_frames_or_a_refusal(
     except VideoDecodeError:
         pass
     assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("b.avi", "can't say in which order its frames are shown"),
+        ("b.asf", "can't say in which order its frames are shown"),
+        ("b.mpg", "does not say when frames are shown"),
+    ],
+)
+def test_a_container_that_does_not_time_its_frames_is_refused(
+    tmp_path: Path, name: str, cause: str
+) -> None:
+    path = write_video(tmp_path / name)
+    with pytest.raises(VideoDecodeError, match=cause):
+        open_video(path)
+
+
+def test_an_avi_that_shows_frames_as_it_decodes_them_is_read(tmp_path: Path) -> None:
+    reader = open_video(write_video(tmp_path / "plain.avi", b_frames=0))
+    assert [read_barcodes(reader.read([index]))[0] for index in (0, 33, 59)] == [0, 33, 59]
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(VideoDecodeError, match="too long"):
+        open_video("a" * 300)

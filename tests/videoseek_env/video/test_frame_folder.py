@@ -54,6 +54,11 @@ def test_every_frame_is_a_keyframe(folder: Path) -> None:
     assert open_video(folder).keyframe_indices.tolist() == list(range(12))
 
 
+def test_what_macos_leaves_beside_images_is_none(folder: Path) -> None:
+    (folder / "._0.png").write_bytes(b"Mac OS X")
+    assert open_video(folder).info.frame_count == 12
+
+
 def test_frames_are_resized(folder: Path) -> None:
     frames = open_video(folder).read([3, 11], 24, 32)
     assert frames.shape == (2, 24, 32, 3)

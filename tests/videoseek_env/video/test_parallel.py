@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -52,3 +53,19 @@ def test_an_error_is_raised_and_stops_the_rest(threads: int) -> None:
     with pytest.raises(ValueError, match="part 1"):
         run_all(work, PARTS, threads)
     assert len(done) == 2
+
+
+def test_a_helper_s_error_stops_the_rest_too() -> None:
+    main, failed, done = threading.current_thread(), threading.Event(), list[range]()
+
+    def work(part: range) -> None:
+        if threading.current_thread() is not main:
+            failed.set()
+            raise ValueError(f"part {part.start}")
+        assert failed.wait(30)
+        time.sleep(0.1)  # until the helper has let go
+        done.append(part)
+
+    with pytest.raises(ValueError, match="part"):
+        run_all(work, PARTS, 2)
+    assert len(done) <= 1  # none, if the helper was first

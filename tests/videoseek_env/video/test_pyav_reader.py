@@ -9,10 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.synthetic_video import read_barcodes
+from tests.synthetic_video import read_barcodes, write_video
 from tests.videoseek_env.video.conftest import FRAME_COUNT, VFR_TICKS
+from videoseek_env.budget import get_budget
 from videoseek_env.errors import VideoDecodeError
-from videoseek_env.video import open_video
+from videoseek_env.sampling import plan_crop
+from videoseek_env.segment import Segment
+from videoseek_env.video import Backend, ClipCache, open_video
 from videoseek_env.video.index_cache import index_video
 from videoseek_env.video.pyav_reader import split_by_cost
 
@@ -35,6 +38,7 @@ UPRIGHT = [
     "faststart.mp4",
     "h264.mkv",
     "h264.ts",
+    "h264.flv",
     "late.mp4",
     "late.mkv",
 ]
@@ -221,3 +225,42 @@ def test_work_is_split_between_groups_of_pictures(video: VideoFactory) -> None:
 def test_work_within_one_group_is_not_split(video: VideoFactory) -> None:
     index = index_video(video("h264.mp4"), "pyav")
     assert split_by_cost(index, list(range(24, 36)), 4) == [range(12)]
+
+
+def test_frames_before_time_zero_are_not_shown(video: VideoFactory) -> None:
+    reader = open_video(video("early.mp4"))
+    assert reader.info.frame_count == 52 and reader.info.start_seconds == pytest.approx(0.02)
+    assert read_barcodes(reader.read(range(52))) == list(range(8, 60))
+    assert [read_barcodes(reader.read([index]))[0] for index in (51, 20, 0)] == [59, 28, 8]
+
+
+def test_a_sample_without_bytes_is_no_frame(video: VideoFactory, tmp_path: Path) -> None:
+    content = bytearray(video("h264.mp4").read_bytes())
+    at = content.index(b"stsz") + 16 + 4 * 59  # the last one in decoding order, frame 58
+    content[at : at + 4] = bytes(4)
+    path = tmp_path / "hole.mp4"
+    path.write_bytes(content)
+    reader = open_video(path)
+    assert read_barcodes(reader.read(range(reader.info.frame_count))) == [*range(58), 59]
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_a_file_that_has_changed_is_refused_until_it_is_opened_again(
+    video: VideoFactory, tmp_path: Path, backend: Backend
+) -> None:
+    if backend == "decord":
+        pytest.importorskip("decord", reason="decord has no wheel here")
+    path, cache = tmp_path / "video.mp4", ClipCache(1 << 20)
+    path.write_bytes(video("h264_no_b.mp4").read_bytes())
+    old = open_video(path, backend)
+    assert old.read([3]).shape == (1, 96, 128, 3)  # a decoder of the old file stays open
+    after = tmp_path / "after.mp4"
+    write_video(after, 60, b_frames=0, pictures=[np.full((96, 128, 3), 200, np.uint8)] * 60)
+    after.replace(path)
+    ref = plan_crop(old, Segment(0.0, 1.0), "coarse", get_budget("laptop"))
+    with pytest.raises(VideoDecodeError, match="it has changed since it was opened"):
+        cache.load(ref, old)
+    assert cache.load(ref, open_video(path, backend)).frames.mean() == pytest.approx(200, abs=8)
+    path.unlink()
+    with pytest.raises(VideoDecodeError, match="it is gone"):
+        old.read([0])
