@@ -60,7 +60,7 @@ class Gate:
 
     def __call__(self, trajectory: Trajectory, /) -> Reward:
         """Score a trajectory."""
-        if self.condition(trajectory).value < self.threshold:
+        if not self.condition(trajectory).value >= self.threshold:  # NaN reaches none
             return Reward(self.otherwise, {"gate": 0.0})
         paid = self.reward(trajectory)
         return Reward(paid.value, {**paid.parts, "gate": 1.0})
@@ -68,7 +68,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Clipped:
-    """A reward cut to [low, high].
+    """A reward cut to [low, high]; NaN stays NaN, for learners to refuse.
 
     Raises:
         ValueError: Unless low <= high.

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from videoseek_env.errors import JudgeError, MissingExtraError
@@ -24,10 +25,11 @@ class _Case(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judge:
-    """A matcher that asks `ask`, once for each distinct case; safe from several threads.
+    """A matcher that asks `ask` and remembers; safe from several threads.
 
-    The cache makes a judge of an unsteady model steady within its lifetime. Empty answers are wrong
-    without asking.
+    So a judge of an unsteady model is steady within its lifetime: of threads that ask about one
+    case at once, all get the verdict that came first. Empty answers are wrong without asking. A
+    pickled judge remembers nothing.
 
     Raises:
         ValueError: If a limit is not above zero.
@@ -45,6 +47,13 @@ class Judge:
     def __post_init__(self) -> None:
         if not (self.timeout_seconds > 0 and self.attempts >= 1 and self.wait_seconds >= 0):
             raise ValueError(f"expected a timeout above 0, attempts >= 1, wait >= 0, got {self}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        settings = {
+            name: getattr(self, name)
+            for name in ("ask", "timeout_seconds", "attempts", "wait_seconds")
+        }
+        return partial(Judge, **settings), ()
 
     def __call__(self, answer: str, task: VideoTask, /) -> float:
         """Score an answer.

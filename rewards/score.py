@@ -29,8 +29,7 @@ def compute_score(
         data_source: A published kind, such as "clue_single_w_tool" or "temporal_grounding".
         solution_str: The agent's turns in order, or the only one. Malformed ones score low.
         ground_truth: `{"answer": "B", "clue": [{"timestamp": [start, end]}, ...]}`. A clue that is
-        no
-            pair of finite numbers with start < end is skipped.
+            no pair of finite numbers with start < end is skipped.
         extra_info: Not read; trainers pass it.
 
     Returns:

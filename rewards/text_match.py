@@ -68,11 +68,14 @@ def read_number(text: str) -> float | None:
 def token_f1(answer: str, task: VideoTask) -> float:
     """The harmonic mean of word precision and recall, articles and punctuation apart; in [0, 1].
 
+    Where the expected text is nothing else, it is `exact`.
+
     Source: SQuAD (arXiv 1606.05250).
     """
     got, expected = Counter(_words(answer)), Counter(_words(task.answer))
-    total = got.total() + expected.total()
-    return 2 * (got & expected).total() / total if total else 1.0
+    if not expected:  # "A", say
+        return exact(answer, task)
+    return 2 * (got & expected).total() / (got.total() + expected.total())
 
 
 def _words(text: str) -> list[str]:
@@ -80,4 +83,4 @@ def _words(text: str) -> list[str]:
 
 
 def _normalise(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".")
+    return " ".join(text.casefold().split()).removesuffix(".").rstrip()

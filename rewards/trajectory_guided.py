@@ -121,6 +121,7 @@ class TrajectoryGuidedReward:
         else:
             form = unnested_format(trajectory)
             predicted = shown_intervals(trajectory.clips)
+            truth = _inside(truth, trajectory)
             right = _hardened_accuracy(right, trajectory, _share(truth, seconds))
         return Findings(right, form.score, form.tool_turns, predicted, truth, seconds)
 
@@ -160,6 +161,13 @@ def _hardened_accuracy(right: float, trajectory: Trajectory, share: float) -> fl
     if trajectory.task.kind.is_multiple_choice:
         return right * is_only_choice(answer, trajectory.task)
     return right
+
+
+def _inside(truth: Sequence[Interval], trajectory: Trajectory) -> list[Interval]:
+    """The clues as far as the video goes: nobody can show more."""
+    first, last = trajectory.start_seconds, trajectory.duration_seconds
+    cut = [(max(start, first), min(end, last)) for start, end in truth]
+    return [(start, end) for start, end in cut if start < end]
 
 
 def _share(truth: Sequence[Interval], seconds: float) -> float:

@@ -58,6 +58,7 @@ def test_a_gates_threshold_is_inclusive_and_one_by_default() -> None:
         gate = Gate(condition=worth(value), reward=paid, threshold=threshold)  # type: ignore[arg-type]
         assert gate(RIGHT).value == expected
     assert Gate(condition=worth(0.99), reward=paid)(RIGHT).value == 0.0  # type: ignore[arg-type]
+    assert Gate(condition=worth(math.nan), reward=paid)(RIGHT).value == 0.0  # type: ignore[arg-type]
     assert Gate(condition=worth(1.0), reward=paid)(RIGHT).value == 7.0  # type: ignore[arg-type]
 
 

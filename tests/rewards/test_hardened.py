@@ -109,6 +109,13 @@ def test_clues_that_fill_the_video_pay_no_bonus() -> None:
     assert bonus(past_the_end, (0, 100)) == 0.0
 
 
+# [60, 160) of 100 s: what can be shown of it is [60, 100], 0.4 of the video; (0.5 - 0.4)/0.6.
+def test_clues_count_as_far_as_the_video_goes() -> None:
+    task = dataclasses.replace(SINGLE, clues=(Segment(60.0, 160.0),))
+    assert bonus(task, (60, 100)) == pytest.approx(1)
+    assert bonus(task, (60, 80)) == pytest.approx(1 / 6)
+
+
 # 100 s of video from 900 s on: s = 10/100, not 10/1000.
 def test_a_late_clock_does_not_change_the_share() -> None:
     task = dataclasses.replace(SINGLE, clues=(Segment(940.0, 950.0),))

@@ -1,3 +1,4 @@
+import pickle
 import sys
 import threading
 import time
@@ -167,3 +168,19 @@ def test_a_missing_tenacity_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_judge_is_a_matcher() -> None:
     reward = Accuracy(open_ended=patient(Model(0.25)))
     assert reward(make_trajectory([answer_reply("two")], TASK)).value == 0.25
+
+
+def test_a_pickled_judge_keeps_its_settings_and_remembers_nothing() -> None:
+    judge = Judge(ask=ask_nobody, timeout_seconds=2.0, attempts=1, wait_seconds=0.0)
+    copy = pickle.loads(pickle.dumps(judge))
+    assert (copy.ask, copy.timeout_seconds, copy.attempts, copy.wait_seconds) == (
+        ask_nobody,
+        2.0,
+        1,
+        0.0,
+    )
+    assert copy("red", TASK) == 0.5
+
+
+def ask_nobody(question: str, expected: str, answer: str) -> float:
+    return 0.5

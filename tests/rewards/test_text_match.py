@@ -30,6 +30,10 @@ def test_exact_folds_what_lower_case_does_not() -> None:
     assert exact("STRASSE", expecting("Straße")) == 1.0
 
 
+def test_exact_forgives_a_space_before_the_full_stop() -> None:
+    assert exact("blue .", expecting("blue")) == 1.0
+
+
 # --- numbers ---
 
 
@@ -109,8 +113,10 @@ def test_token_f1_of_two_words(answer: str, score: float) -> None:
 
 
 def test_token_f1_of_nothing_but_articles() -> None:
-    assert token_f1("an", expecting("the")) == 1.0
     assert token_f1("an", expecting("card")) == 0.0
+    assert token_f1("a.", expecting("A")) == 1.0
+    for answer in ("", "the", "a an"):
+        assert token_f1(answer, expecting("A")) == 0.0
 
 
 @settings(deadline=None)
