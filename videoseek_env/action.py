@@ -132,8 +132,8 @@ def _parse_grounding(content: str, first_seconds: float, last_seconds: float) ->
         return Malformed(
             Fault.BAD_SEGMENT, '"temporal_segment" must be a list of two finite numbers of seconds.'
         )
-    # Clamp before converting: a huge integer does not fit a float.
-    start, end = (float(min(max(time, first_seconds), last_seconds)) for time in times)
+    # Clamp before converting: a huge integer does not fit a float. And no minus zero.
+    start, end = (float(min(max(time, first_seconds), last_seconds)) + 0.0 for time in times)
     if start > end - MIN_CROP_SECONDS + _ROUNDING_SECONDS:
         return Malformed(
             Fault.EMPTY_SEGMENT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from string import ascii_uppercase
@@ -78,11 +78,14 @@ class VideoTask:
                 raise TaskError(f"task {self.id!r}: {name} is empty")
         object.__setattr__(self, "kind", self._read_kind())
         for name in ("options", "clues"):
-            if isinstance(getattr(self, name), str):
-                raise TaskError(f"task {self.id!r}: {name} must be a list, got a text")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise TaskError(f"task {self.id!r}: {name} must be a list, got {value!r}")
+            object.__setattr__(self, name, tuple(value))
         if not all(isinstance(option, str) for option in self.options):
             raise TaskError(f"task {self.id!r}: options must be texts, got {self.options}")
+        if not all(isinstance(clue, Segment) for clue in self.clues):
+            raise TaskError(f"task {self.id!r}: clues must be segments, got {self.clues}")
         for name in ("duration_seconds", "frame_fps"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -151,7 +154,7 @@ class VideoTask:
             raise TaskError(f"task {name!r}: unknown {', '.join(map(str, unknown))}")
         try:
             return cls(
-                id=str(name),
+                id=str(name) if type(name) is int else name,
                 video=fields["video"],
                 question=fields["question"],
                 answer=fields["answer"],

@@ -75,6 +75,11 @@ def test_segments_are_clamped_to_the_video() -> None:
     assert parse(text, 60.0) == Crop(Segment(0.0, 60.0), "coarse")
 
 
+def test_no_segment_starts_at_minus_zero() -> None:
+    crop = parse(grounding('{"temporal_segment": [-0.0, 5], "sampling_strategy": "fine"}'), 60.0)
+    assert isinstance(crop, Crop) and str(crop.segment) == "0.0 s to 5.0 s"
+
+
 def test_an_integer_too_large_for_a_float_is_clamped() -> None:
     huge = "9" * 400
     text = grounding(f'{{"temporal_segment": [0, {huge}], "sampling_strategy": "fine"}}')

@@ -43,6 +43,9 @@ def test_optional_fields_may_be_absent() -> None:
         ({"options": "Ann, Bo"}, "options must be a list"),
         ({"options": [1, 2], "answer": "A"}, "options must be texts"),
         ({"options": list(map(str, range(27)))}, "27 options; at most 26"),
+        ({"options": {"A": "Ann", "B": "Bo"}}, "options must be a list"),
+        ({"id": None}, "id must be text"),
+        ({"id": [1]}, "id must be text"),
         ({"video": None}, "video must be text"),
         ({"question": 3}, "question must be text"),
         ({"frame_fps": -1}, "frame_fps must be above zero"),
@@ -52,6 +55,16 @@ def test_optional_fields_may_be_absent() -> None:
 def test_a_bad_field_is_an_error_that_names_the_task(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         VideoTask.from_dict(fields(**changes))
+
+
+def test_a_number_is_an_id() -> None:
+    assert VideoTask.from_dict(fields(id=7)).id == "7"
+
+
+def test_clues_are_segments() -> None:
+    wrong: Any = [(0.5, 1.0)]
+    with pytest.raises(TaskError, match="clues must be segments"):
+        VideoTask("1", "a.mp4", "Which?", "A", TaskKind.SINGLE_CLUE_TOOL, clues=wrong)
 
 
 def test_missing_fields_are_listed() -> None:

@@ -55,7 +55,10 @@ def load_folder(
     """
     if on_error not in ("raise", "skip"):
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    folder = Path(root).expanduser().resolve()
+    try:
+        folder = Path(root).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(f"{root} is no folder: {error}") from error
     path = folder / annotations
     tasks: dict[str, VideoTask] = {}
     reasons: list[str] = []
@@ -113,9 +116,12 @@ def _read(line: bytes, number: int, folder: Path, path: Path) -> VideoTask:
 def _resolve(video: object, folder: Path) -> str:
     if not isinstance(video, str) or not video:
         raise DatasetError(f"video must be a path relative to {folder}, got {video!r}")
-    path = folder / Path(video).expanduser()
-    if not path.exists():
-        raise DatasetError(f"the video {path} does not exist; paths are relative to {folder}")
+    try:
+        path = folder / Path(video).expanduser()
+        if not path.exists():
+            raise DatasetError(f"the video {path} does not exist; paths are relative to {folder}")
+    except (OSError, RuntimeError) as error:  # too long a name, or nobody's home
+        raise DatasetError(f"{video!r} is no path of a video: {error}") from error
     return str(path)
 
 

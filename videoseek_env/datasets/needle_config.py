@@ -71,10 +71,16 @@ class NeedleConfig:
             )
         try:
             kinds = tuple(TaskKind(kind) for kind in self.kinds)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise DatasetError(f"{error}; choose from {', '.join(TaskKind)}") from error
         object.__setattr__(self, "kinds", kinds)
-        object.__setattr__(self, "duration_seconds", tuple(self.duration_seconds))
+        try:
+            shortest, longest = self.duration_seconds
+        except (TypeError, ValueError) as error:
+            raise DatasetError(
+                f"duration_seconds must be (shortest, longest), got {self.duration_seconds}"
+            ) from error
+        object.__setattr__(self, "duration_seconds", (shortest, longest))
         for wrong, message in self._rules():
             if wrong:
                 raise DatasetError(message)

@@ -88,12 +88,21 @@ def test_the_kind_follows_from_options_clues_and_answer(
         (TASK | {"clues": [[1000, 2500]]}, "lies after the end, at 60.0 s; clues and"),
         (TASK | {"clues": [[-1, 2]]}, "0 <= start < end"),
         (TASK | {"metadata": 3}, "not iterable"),
+        (TASK | {"options": {"A": "red", "B": "blue"}}, "options must be a list"),
+        (TASK | {"id": None}, "id must be text"),
+        (TASK | {"video": "a" * 300}, "is no path of a video: .*too long"),
+        (TASK | {"video": "~nobody-here/a.mp4"}, "is no path of a video"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_reason(tmp_path: Path, record: Any, message: str) -> None:
     write(tmp_path, TASK | {"id": "zero"}, record)
     with pytest.raises(DatasetError, match=rf"annotations\.jsonl:2: .*{message}"):
         load_folder(tmp_path)
+
+
+def test_a_folder_of_nobody_is_named() -> None:
+    with pytest.raises(DatasetError, match="~nobody-here is no folder"):
+        load_folder("~nobody-here")
 
 
 def test_an_id_used_twice_is_wrong(tmp_path: Path) -> None:
