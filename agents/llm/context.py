@@ -92,6 +92,11 @@ class Chunk:
     def vision(self, pad_id: int, grid: Grid, *, clip: int, seconds_scale: float = 1.0) -> None:
         """Add the placeholders of a block of visual tokens, in (pair, row, column) order.
 
+        What follows stands behind all of the block, its time included, as Qwen2.5-VL was trained.
+        transformers 5 puts it behind rows and columns alone, in the midst of a longer clip's time.
+
+        Source: get_rope_index of Qwen2.5-VL's authors, huggingface/transformers#35569.
+
         Args:
             pad_id: The placeholder.
             grid: The block's cells.
@@ -105,7 +110,7 @@ class Chunk:
         # In float32, as the models compute it: another rounding would shift a position.
         cells[:, 0] = cells[:, 0].astype(np.float32) * np.float32(seconds_scale)
         part["position"] = self.next_position + cells
-        self.next_position += max(grid.rows, grid.columns)
+        self.next_position = int(part["position"].max()) + 1
         self._parts.append(part)
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -18,7 +20,7 @@ from agents.llm.builder import ContextBuilder
 from agents.llm.cache import RaggedCache
 from agents.llm.decoupling import DecoupledRows
 from agents.llm.layout import ClipLayout
-from agents.llm.vision import VisionSpec, patchify
+from agents.llm.vision import VisionSpec, grid_of, patchify
 from agents.llm.vision_tower import (
     ClipFeatures,
     encode_clips,
@@ -71,23 +73,24 @@ class VisionLanguageModel:
             MissingExtraError: If there is an adapter and peft is not installed.
         """
         name = _existing(name_or_path)
-        if adapter is None and is_adapter(name):
-            name, adapter = _base_of(name), name
         try:
+            if adapter is None and is_adapter(name):
+                name, adapter = _base_of(name), name
             config = AutoConfig.from_pretrained(name, **_hub_options(options))
             ClipLayout.from_config(config)  # refuses other models before gigabytes are read
             network = AutoModelForImageTextToText.from_pretrained(
                 name, dtype=dtype, device_map=device_map, **options
             )
             tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(options))
+            if adapter is not None:
+                network = with_adapter(network, adapter)
         except VideoSeekError:
             raise
         except (ValueError, RuntimeError, SafetensorError) as error:
+            what = name if adapter is None else f"{name} with the adapter {adapter}"
             raise ConfigError(
-                f"{name} can't be loaded: {' '.join(str(error).split()):.400}"
+                f"{what} can't be loaded: {' '.join(str(error).split()):.400}"
             ) from error
-        if adapter is not None:
-            network = with_adapter(network, adapter)
         spec = VisionSpec.from_pretrained(name, config, **_hub_options(options))
         return cls.wrap(network, tokenizer, spec=spec)
 
@@ -127,8 +130,10 @@ class VisionLanguageModel:
             "image_mean": list(self.spec.mean),
             "image_std": list(self.spec.std),
         }
-        text = json.dumps(processor, indent=2)
-        (Path(folder) / "preprocessor_config.json").write_text(text, encoding="utf-8")
+        files = self.spec.files or {"preprocessor_config.json": processor}
+        for name, fields in files.items():
+            text = json.dumps(fields, indent=2)
+            (Path(folder) / name).write_text(text, encoding="utf-8")
 
     @property
     def base(self) -> Any:
@@ -166,13 +171,34 @@ class VisionLanguageModel:
 
     def encode(self, clips: Sequence[Clip]) -> list[ClipFeatures]:
         """What the vision tower makes of clips: in one pass if the tower learns."""
-        patches = [patchify(clip.frames, self.spec) for clip in clips]
-        is_learning = torch.is_grad_enabled() and any(
+        frames = [clip.frames for clip in clips]
+        if torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.base.model.visual.parameters()
-        )
-        pairs = [clip.grid.rows * clip.grid.columns for clip in patches]
-        limit = None if is_learning else max([_PATCHES_AT_ONCE, *pairs])
-        return encode_clips(self.network, patches, max_patches=limit)
+        ):
+            return encode_clips(self.network, [patchify(some, self.spec) for some in frames])
+        features: list[ClipFeatures] = []
+        for portion in self._portions(frames):
+            patches = [patchify(some, self.spec) for some in portion]
+            pairs = [clip.grid.rows * clip.grid.columns for clip in patches]
+            limit = max([_PATCHES_AT_ONCE, *pairs])
+            features += encode_clips(self.network, patches, max_patches=limit)
+        return features
+
+    def _portions(
+        self, frames: Sequence[npt.NDArray[np.uint8]]
+    ) -> Iterator[list[npt.NDArray[np.uint8]]]:
+        """Clips whose patches may lie in memory at once; one of them at least."""
+        portion: list[npt.NDArray[np.uint8]] = []
+        total = 0
+        for some in frames:
+            count = grid_of(some, self.spec).patches
+            if portion and total + count > _PATCHES_AT_ONCE:
+                yield portion
+                portion, total = [], 0
+            portion.append(some)
+            total += count
+        if portion:
+            yield portion
 
     def hidden(
         self,
@@ -265,11 +291,14 @@ def with_adapter(network: Any, adapter: str | Path) -> Any:
     """A network with a LoRA adapter that can learn on.
 
     Raises:
-        ConfigError: If the folder does not exist.
+        ConfigError: If the folder does not exist, or holds no weights.
         MissingExtraError: If peft is not installed.
     """
     try:
         from peft import PeftModel
     except ModuleNotFoundError as error:
         raise MissingExtraError("peft", "lora", "a LoRA adapter") from error
-    return PeftModel.from_pretrained(network, _existing(adapter), is_trainable=True)
+    name = _existing(adapter)
+    if Path(name).is_dir() and not any(Path(name).glob("adapter_model.*")):
+        raise ConfigError(f"{name} holds no weights of an adapter (adapter_model.safetensors)")
+    return PeftModel.from_pretrained(network, name, is_trainable=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +72,8 @@ class VisionSpec:
     """Subtracted from colours that range from 0 to 1."""
     std: Colour
     """What the difference is divided by."""
+    files: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The checkpoint's processor files by name: for other programs, and written as they were."""
 
     def __post_init__(self) -> None:
         sizes = (self.patch_px, self.merge, self.temporal)
@@ -134,9 +136,10 @@ class VisionSpec:
             OSError: If there is no such folder, or the hub is needed and can't be reached.
         """
         spec = cls.from_config(config)
-        fields = _processor_fields(name, hub_options)
+        files = _processor_files(name, hub_options)
+        fields = _processor_fields(files)
         if not fields:
-            return spec
+            return replace(spec, files=files)
         is_usual = fields.get("do_rescale", True) and fields.get("do_normalize", True)
         if not is_usual or not math.isclose(fields.get("rescale_factor", 1 / 255) * 255, 1):
             raise ConfigError(
@@ -147,7 +150,7 @@ class VisionSpec:
             mean, std = _colour(fields["image_mean"]), _colour(fields["image_std"])
         except (TypeError, ValueError) as error:
             raise ConfigError(f"the processor of {name} needs lists of three numbers") from error
-        return replace(spec, mean=mean, std=std)
+        return replace(spec, mean=mean, std=std, files=files)
 
 
 def _colour(numbers: Any) -> Colour:
@@ -155,19 +158,27 @@ def _colour(numbers: Any) -> Colour:
     return red, green, blue
 
 
-def _processor_fields(name: str | Path, hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The first processor settings of a checkpoint that have a mean and a deviation, or nothing."""
+def _processor_files(name: str | Path, hub_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The processor files of a checkpoint by their names, read as JSON."""
     from transformers.utils import cached_file
 
     options = dict(hub_options, _raise_exceptions_for_missing_entries=False)
-    for file, key in _PROCESSOR_FILES:
+    files = {}
+    for file in dict.fromkeys(file for file, _ in _PROCESSOR_FILES):
         path = cached_file(str(name), file, **options)
         if path is None:
             continue
         try:
-            fields = json.loads(Path(path).read_text("utf-8"))
+            files[file] = json.loads(Path(path).read_text("utf-8"))
         except ValueError as error:
             raise ConfigError(f"{path} is not valid JSON: {error}; download it again") from error
+    return files
+
+
+def _processor_fields(files: Mapping[str, Any]) -> dict[str, Any]:
+    """The first processor settings that have a mean and a deviation, or nothing."""
+    for file, key in _PROCESSOR_FILES:
+        fields = files.get(file)
         if key and isinstance(fields, dict):
             fields = fields.get(key)
         if isinstance(fields, dict) and {"image_mean", "image_std"} <= fields.keys():
@@ -229,7 +240,7 @@ def patchify(frames: npt.NDArray[np.uint8], spec: VisionSpec) -> Patches:
     Raises:
         FramesError: If the frames are of another type or shape.
     """
-    grid = _grid_of(frames, spec)
+    grid = grid_of(frames, spec)
     return Patches(patchify_clips([frames], spec).values, grid)
 
 
@@ -245,7 +256,7 @@ def patchify_clips(clips: Sequence[npt.NDArray[np.uint8]], spec: VisionSpec) -> 
     """
     if not clips:
         raise FramesError("there is no clip to turn into patches")
-    grids = [_grid_of(frames, spec) for frames in clips]
+    grids = [grid_of(frames, spec) for frames in clips]
     ends = np.cumsum([grid.patches for grid in grids])
     pixels = np.empty((ends[-1], 3, spec.temporal * spec.patch_px**2), np.uint8)
     for frames, grid, end in zip(clips, grids, ends, strict=True):
@@ -253,7 +264,12 @@ def patchify_clips(clips: Sequence[npt.NDArray[np.uint8]], spec: VisionSpec) -> 
     return PackedPatches(_normalise(pixels, spec), torch.tensor(grids))
 
 
-def _grid_of(frames: npt.NDArray[np.uint8], spec: VisionSpec) -> Grid:
+def grid_of(frames: npt.NDArray[np.uint8], spec: VisionSpec) -> Grid:
+    """How many pairs, rows and columns of patches a clip has.
+
+    Raises:
+        FramesError: If the frames are of another type or shape.
+    """
     _require_frames(frames)
     count, height, width, _ = frames.shape
     if height % spec.grid_px or width % spec.grid_px:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -149,17 +151,31 @@ def test_positions_are_those_that_the_model_would_give(family: Family) -> None:
         model.builder.observe(context, seen("Which?", ref, system="Seek."))
         model.builder.reply(context, model.vocabulary.encode("<think>Hm.</think>"))
     grids = [[clip.grid.pairs, 2 * clip.grid.rows, 2 * clip.grid.columns] for clip in context.clips]
-    options = {}
-    if family == "qwen2_5_vl":
-        # Two frames a pair, 4 s and 0.5 s apart.
-        options["second_per_grid_ts"] = torch.tensor([8.0, 1.0])
-    expected, _ = model.base.model.get_rope_index(
-        torch.tensor(context["id"].astype(np.int64))[None],
-        mm_token_type_ids=2 * torch.tensor(context["role"] == TokenRole.VISION)[None].int(),
-        video_grid_thw=torch.tensor(grids),
-        **options,
-    )
-    assert context["position"].T.tolist() == expected[:, 0].tolist()
+    if family == "qwen3_vl":
+        expected, _ = model.base.model.get_rope_index(
+            torch.tensor(context["id"].astype(np.int64))[None],
+            mm_token_type_ids=2 * torch.tensor(context["role"] == TokenRole.VISION)[None].int(),
+            video_grid_thw=torch.tensor(grids),
+        )
+        assert context["position"].T.tolist() == expected[:, 0].tolist()
+        return
+    # Within a clip as transformers has it, two frames a pair that are 4 s and 0.5 s apart; what
+    # follows as the model was trained: one behind the largest position of any axis.
+    is_vision, start = context["role"] == TokenRole.VISION, 0
+    clips = iter(zip(grids, (8.0, 1.0), strict=True))
+    tokens_per_second = model.base.config.vision_config.tokens_per_second
+    for has_frames, run in itertools.groupby(range(len(context)), key=is_vision.__getitem__):
+        found = context["position"][list(run)]
+        if has_frames:
+            grid, seconds = next(clips)
+            wanted = model.base.model.get_vision_position_ids(
+                start, torch.tensor(grid), 1, 2, tokens_per_second * seconds
+            ).T.numpy()
+        else:
+            wanted = start + np.arange(len(found))[:, None].repeat(3, 1)
+        assert found.tolist() == wanted.tolist()
+        start = int(wanted.max()) + 1
+    assert next(clips, None) is None and context.next_position == start
 
 
 def test_frames_that_do_not_fit_the_cells_are_refused_whole() -> None:

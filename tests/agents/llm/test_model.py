@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def test_logits_are_those_of_the_transformers_model(family: Family) -> None:
     ids = torch.tensor(context["id"].astype(np.int64))[None]
     reference = build(family)
     patches = patchify(clip.frames, model.spec)
-    extra = {} if family == "qwen3_vl" else {"second_per_grid_ts": torch.tensor([2.0])}
+    # transformers 5 has other positions behind a Qwen2.5-VL clip than that model was trained with.
+    positions = torch.tensor(context["position"].T)[:, None]
+    extra = {} if family == "qwen3_vl" else {"position_ids": positions}
     with torch.no_grad():
         expected = reference(
             input_ids=ids,
@@ -105,6 +108,36 @@ def test_an_adapter_that_does_not_name_its_model_needs_to_be_told(tmp_path: Path
         VisionLanguageModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_that_is_damaged_or_of_another_model_is_named(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", model=build(), tokenizer=tiny_tokenizer())
+    adapted = get_peft_model(
+        VisionLanguageModel.from_pretrained(folder).network, LoraConfig(target_modules=["q_proj"])
+    )
+    adapter, other = tmp_path / "adapter", tmp_path / "other"
+    adapted.save_pretrained(adapter)
+    wide = tiny_model(TinyConfig(hidden_size=96))
+    save_tiny(other, model=wide, tokenizer=tiny_tokenizer())
+    with pytest.raises(
+        ConfigError, match=r"other with the adapter .*adapter can't be loaded: .*size"
+    ):
+        VisionLanguageModel.from_pretrained(other, adapter=adapter)
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="holds no weights of an adapter"):
+        VisionLanguageModel.from_pretrained(folder, adapter=adapter)
+    (adapter / "adapter_config.json").write_text('{"base_mo')
+    with pytest.raises(ConfigError, match="adapter can't be loaded: "):
+        VisionLanguageModel.from_pretrained(adapter)
+
+
+def test_a_model_is_saved_with_the_processor_files_that_it_had(tmp_path: Path) -> None:
+    folder, again = tmp_path / "model", tmp_path / "again"
+    save_tiny(folder, model=build(), tokenizer=tiny_tokenizer(), video_processor=False)
+    VisionLanguageModel.from_pretrained(folder).save_pretrained(again)
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        assert json.loads((folder / name).read_text()) == json.loads((again / name).read_text())
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model folder .*nowhere"):
         VisionLanguageModel.from_pretrained(tmp_path / "nowhere")
@@ -150,6 +183,15 @@ def test_frames_are_encoded_in_portions_where_nothing_is_learned(
         monkeypatch.setattr("agents.llm.model._PATCHES_AT_ONCE", 1)  # but a pair of frames at least
         parts = model.encode(clips)
     patches = 64 // 16 * (32 // 16)
+    made: list[int] = []
+    monkeypatch.setattr(
+        "agents.llm.model.patchify",
+        lambda frames, spec: made.append(len(sizes)) or patchify(frames, spec),
+    )
+    with torch.no_grad():
+        model.encode(clips)
+    assert made == [7, 9, 10]  # a clip's frames become patches when those before are encoded
+    del sizes[7:]
     assert sizes == [6 * patches, *[patches] * 6]
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one.embeddings, other.embeddings, atol=1e-5)
