@@ -83,6 +83,19 @@ class RaggedCache(Cache):  # type: ignore[misc]
             for b, length in enumerate(self.lengths.tolist())
         ]
 
+    def take_rows(self) -> list[KeyValues]:
+        """Each row's own part in memory of its own; the cache is gone then.
+
+        A part of the batch would keep all of it for as long as one of its episodes goes on.
+        """
+        taken = [KeyValues([], length) for length in self.lengths.tolist()]
+        for layer in self.layers:
+            for b, row in enumerate(taken):
+                keys, values = layer.keys[b, :, : row.length], layer.values[b, :, : row.length]
+                row.layers.append((keys.clone(), values.clone()))
+            del layer.keys, layer.values
+        return taken
+
 
 class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values, [B, H_kv, capacity, D]."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.llm.cache import RaggedCache
+from agents.llm.cache import KeyValues, RaggedCache
 from agents.llm.decoupling import Scope
 from agents.llm.model import VisionLanguageModel
 from agents.llm.prefill import Row, clip_numbers, mask_for, prefill
@@ -151,6 +151,8 @@ class _Batch:
         """Which of the episodes the rows of the cache are."""
         self.cache = RaggedCache([rows[i].known for i in places], room=REPLY_ROOM)
         self._clip = clip_numbers([rows[i].context for i in places], self.cache.capacity)
+        for i in places:  # it is in the cache now
+            rows[i].known = KeyValues.empty()
 
     def settled(self, rows: Sequence[Row], drafts: Sequence[_Draft]) -> _Batch | None:
         """The batch to go on with: this one, or a smaller one once half of it is over, or None.
@@ -160,7 +162,7 @@ class _Batch:
         running = [i for i in self.places if not drafts[i].is_over]
         if running and 2 * len(running) > len(self.places):
             return self
-        for i, known in zip(self.places, self.cache.rows(), strict=True):
+        for i, known in zip(self.places, self.cache.take_rows(), strict=True):
             rows[i].known = known
         return _Batch(rows, running) if running else None
 

@@ -34,6 +34,21 @@ def test_rows_come_back_with_what_was_counted() -> None:
     assert second.layers[0][0][0, :, 0].tolist() == [2, 9]
 
 
+def test_rows_that_are_taken_hold_on_to_nothing_else() -> None:
+    cache = RaggedCache([known(3, 1.0), known(1, 2.0)], room=40)
+    for layer in range(LAYERS):
+        cache.update(new(2, 2, 9.0), new(2, 2, 8.0), layer)
+    cache.advance(torch.tensor([2, 1]))
+    expected = cache.rows()
+    taken = cache.take_rows()
+    for row, wanted in zip(taken, expected, strict=True):
+        assert row.length == wanted.length and len(row.layers) == LAYERS
+        for pair, wanted_pair in zip(row.layers, wanted.layers, strict=True):
+            for states, wanted_states in zip(pair, wanted_pair, strict=True):
+                assert torch.equal(states, wanted_states)
+                assert states.untyped_storage().nbytes() == states.nbytes
+
+
 def test_rubbish_behind_a_row_is_overwritten() -> None:
     cache = RaggedCache([known(1, 1.0), known(1, 2.0)], room=4)
     cache.update(new(2, 2, 7.0), new(2, 2, 7.0), 0)
