@@ -25,6 +25,7 @@ from videoseek_env.session import Observation
 class OpenAIPolicy:
     """Sends the conversation so far in each turn; the reply is what the model says.
 
+    An observation that has a system prompt begins a new role with an empty conversation.
     The system prompt is a system message. Each frame is an image behind its time ("12.5 s"),
     encoded once; the observation's text comes last. A reply that was cut by its length and a
     refusal are returned as they are, no reply as "": what they mean is the session's to say.
@@ -61,11 +62,10 @@ class OpenAIPolicy:
             MissingExtraError: If there are frames to encode and Pillow is not installed.
         """
         messages = list(self._messages)
-        if not messages and observation.system:
-            messages.append({"role": "system", "content": observation.system})
+        if observation.system:  # of another role, if it is not the first
+            messages = [{"role": "system", "content": observation.system}]
         messages.append(user_message(observation, self._client.config))
-        turn = sum(message["role"] == "assistant" for message in messages)
-        reply = self._client.ask(messages, seed=_turn_seed(self._seed, turn))
+        reply = self._client.ask(messages, seed=_turn_seed(self._seed, self._usage.requests))
         self._messages = [*messages, {"role": "assistant", "content": reply.text}]
         self._usage += reply.usage
         return reply.text

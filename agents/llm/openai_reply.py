@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 _ACTION_TAGS = ("grounding", "answer")
 STOPS = [f"</{tag}>" for tag in _ACTION_TAGS]
 _THOUGHT_END = "</think>"
+_FAILURES = ("error", "abort")
+"""Endings that are the server's: OpenRouter's, and those of vLLM and SGLang."""
 _ANY_TAG = re.compile(r"</?(?:think|grounding|answer)>")
 
 
@@ -43,9 +45,12 @@ def read_reply(body: Any, *, stop_at_tags: bool) -> ChatReply:
     """The reply in a response.
 
     Raises:
-        ValueError: If the response is no chat completion.
+        ValueError: If the response is no chat completion, or says that the server failed.
     """
     choice = _entry(_entry(body, "choices", list), 0, dict)
+    if choice.get("error") or choice.get("finish_reason") in _FAILURES:
+        reason = choice.get("error") or choice["finish_reason"]
+        raise ValueError(f"the server broke the reply off: {reason}")
     message = _entry(choice, "message", dict)
     content = _text(message, "content") or _text(message, "refusal")
     # DeepSeek named the field first; vLLM has renamed it since.

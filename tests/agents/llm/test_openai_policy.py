@@ -165,7 +165,7 @@ def test_seeds_fit_every_server(server: Server) -> None:
     assert len(set(seeds)) == 20 and all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_a_reset_begins_a_new_conversation(server: Server) -> None:
+def test_a_reset_or_another_role_begins_a_new_conversation(server: Server) -> None:
     config = config_for(server.url, "<answer>A</answer>", "<answer>B</answer>")
     with ChatClient(config) as client:
         policy = OpenAIPolicy(client)
@@ -173,7 +173,8 @@ def test_a_reset_begins_a_new_conversation(server: Server) -> None:
         policy.reset(seed=1)
         replies.append(policy.act(Observation("c", system="Be brief.")))
         assert policy.usage.requests == 1
-        policy.act(Observation("d", system="Not the first one."))
+        policy.act(Observation("d"))
+        policy.act(Observation("e", system="You are another."))
     assert replies == ["<answer>A</answer>", "<answer>B</answer>", "<answer>A</answer>"]
     roles = [
         [message["role"] for message in request["messages"]] for request in requests_of(config)
@@ -183,4 +184,5 @@ def test_a_reset_begins_a_new_conversation(server: Server) -> None:
         ["user", "assistant", "user"],
         ["system", "user"],
         ["system", "user", "assistant", "user"],
+        ["system", "user"],  # another role, as the answerer of the decoupled way
     ]

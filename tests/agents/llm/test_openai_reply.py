@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agents.llm.openai_client import ChatClient
 from agents.llm.openai_policy import OpenAIPolicy
-from agents.llm.openai_reply import Usage
+from agents.llm.openai_reply import Usage, read_reply
 from tests.agents.llm.scripted_server import STOPS, Server, ask, config_for, reply_to, requests_of
 from tests.hostile_replies import hostile_replies
 from tests.sample_trajectories import answer_reply, crop_reply
@@ -204,3 +204,16 @@ def test_a_server_that_tells_no_usage_costs_nothing(server: Server, usage: str) 
         policy = OpenAIPolicy(client)
         assert policy.act(Observation("?")) == "x"
         assert policy.usage == Usage(1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"finish_reason": "error", "message": {"content": ""}},
+        {"finish_reason": "abort", "message": {"content": "<think>So"}},
+        {"finish_reason": None, "message": {"content": ""}, "error": {"message": "overloaded"}},
+    ],
+)
+def test_a_reply_that_the_server_broke_off_is_its_failure(choice: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the server broke the reply off"):
+        read_reply({"choices": [choice]}, stop_at_tags=True)
