@@ -82,31 +82,36 @@ class OraclePolicy:
     """Crops every clue that needs a crop, then gives the right answer: the demonstrator."""
 
     def __init__(self) -> None:
-        self._replies: list[str] = []
+        self._clues: list[Segment] = []
+        self._answer = ""
+        self._end_seconds = math.inf
 
     def reset(self, *, seed: int | None = None) -> None:
         """Begin an episode."""
-        self._replies = []
+        self._clues, self._answer, self._end_seconds = [], "", math.inf
 
     def reveal(self, task: VideoTask) -> None:
         """Learn the clues and the answer."""
         if task.kind in (TaskKind.SINGLE_CLUE_TOOL, TaskKind.MULTI_CLUE_TOOL):
-            self._replies += [
-                write_crop(f"The clue is at {clue}.", _croppable(clue), "fine")
-                for clue in task.clues
-            ]
+            self._clues = list(task.clues)
         is_grounding = task.kind is TaskKind.TEMPORAL_GROUNDING
-        answer = write_segment(task.clues[0]) if is_grounding else task.answer
-        self._replies.append(write_answer("I have seen what I need.", answer))
+        self._answer = write_segment(task.clues[0]) if is_grounding else task.answer
 
     def act(self, observation: Observation) -> str:
-        """The next crop, then the answer; the last reply again if the episode goes on."""
-        return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+        """The next crop, then the answer."""
+        if observation.system and observation.clip is not None:  # the overview
+            self._end_seconds = observation.clip.segment.end_seconds
+        if not self._clues:
+            return write_answer("I have seen what I need.", self._answer)
+        clue = self._clues.pop(0)
+        return write_crop(f"The clue is at {clue}.", _croppable(clue, self._end_seconds), "fine")
 
 
-def _croppable(clue: Segment) -> Segment:
-    """The clue, or the shortest crop around its middle."""
-    if clue.duration_seconds >= MIN_CROP_SECONDS:
-        return clue
-    start = max(0.0, (clue.start_seconds + clue.end_seconds - MIN_CROP_SECONDS) / 2)
-    return Segment(start, start + MIN_CROP_SECONDS)
+def _croppable(clue: Segment, end_seconds: float) -> Segment:
+    """The clue, or the shortest crop around its middle that lies in the video."""
+    around = (clue.start_seconds + clue.end_seconds - MIN_CROP_SECONDS) / 2
+    start = min(clue.start_seconds, around)
+    if clue.start_seconds < end_seconds:  # else it is still to come, in live video
+        start = min(start, end_seconds - MIN_CROP_SECONDS)
+    start = max(start, 0.0)
+    return Segment(start, max(clue.end_seconds, start + MIN_CROP_SECONDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def run_play(config: Play) -> int:
     console = Console(highlight=False)
     rules = rules_of([config.policy or ""], adapter=config.model.adapter)
     rules = overridden(rules, budget=config.budget, max_turns=config.max_turns)
+    rules = replace(rules, force_answer=True)  # as in eval
     tasks = tasks_for(rules, annotations=config.annotations, videos=_VIDEOS, seed=0, split="test")
     named, player = None, None
     if config.policy is not None:

@@ -53,7 +53,7 @@ def read_rules(folder: str | Path) -> SessionConfig | None:
             prompts=Prompts(**fields.pop("prompts")),
             **fields,
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} holds no rules of an episode: {error}") from error
 
 
@@ -76,7 +76,9 @@ def overridden(rules: SessionConfig, *, budget: str | None, max_turns: int | Non
     )
 
 
-def _budget(fields: dict[str, Any]) -> Budget:
+def _budget(fields: dict[str, Any] | str) -> Budget:
+    if isinstance(fields, str):
+        return get_budget(fields)
     crops = {name: Quota(**quota) for name, quota in fields.pop("crops").items()}
     overview = Quota(**fields.pop("overview"))
     return Budget(overview=overview, crops=CropQuotas(**crops), **fields)

@@ -23,6 +23,11 @@ class ContextBuilder:
     vocabulary: Vocabulary
     layout: ClipLayout
 
+    def __post_init__(self) -> None:
+        # At once: in reading the template, special tokens are special in a tokenizer that threads
+        # share, in counting text they are not.
+        _ = self.vocabulary.chat
+
     def observe(self, context: Context, observation: Observation) -> None:
         """Add an observation: the turn's opening, the clip, the text, the reply's opening.
 

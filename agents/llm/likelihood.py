@@ -68,7 +68,9 @@ def read_out(
 
     def scored(states: Tensor, ids: Tensor) -> Tensor:
         logits = model.logits(states) / temperature
-        return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+        # Of a model on several devices, they come from the last one.
+        scores = logits.log_softmax(-1).gather(-1, ids[:, None].to(logits.device))
+        return scores[:, 0].to(ids.device)
 
     size = max(1, _LOGITS_AT_ONCE // len(model.vocabulary.banned))
     if len(ids) <= size:

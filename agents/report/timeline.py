@@ -9,7 +9,7 @@ from videoseek_env.action import Crop
 from videoseek_env.render.text import clock
 from videoseek_env.render.timeline import tick_seconds
 from videoseek_env.segment import Segment
-from videoseek_env.trajectory import Trajectory
+from videoseek_env.trajectory import EndReason, Trajectory
 from videoseek_env.video.clip import ClipRef
 
 UNITS = 1000
@@ -86,8 +86,12 @@ def draw_timeline(trajectory: Trajectory) -> Timeline:
 
 
 def _refused_crop(trajectory: Trajectory) -> Crop | None:
-    """The crop that ended the episode: every earlier one was followed by its frames."""
-    if not trajectory.turns or trajectory.end_reason is None:
+    """The crop that ended the episode: every earlier one was followed by its frames.
+
+    So was the last one where the policy failed, or the host stopped the episode.
+    """
+    is_open = trajectory.end_reason in (None, EndReason.POLICY_FAILED, EndReason.ABANDONED)
+    if not trajectory.turns or is_open:
         return None
     action = trajectory.turns[-1].action
     return action if isinstance(action, Crop) else None

@@ -128,6 +128,17 @@ def test_the_timeline_shows_a_crop_that_a_limit_refused(minute_video: Path) -> N
     assert [lane.is_refused for lane in lanes] == [False, True]
 
 
+@pytest.mark.parametrize("reason", [EndReason.POLICY_FAILED, EndReason.ABANDONED])
+def test_a_crop_that_was_shown_before_the_episode_was_stopped_is_not_refused(
+    minute_video: Path, reason: EndReason
+) -> None:
+    crop = make_turn(
+        write_crop("", Segment(29.0, 40.0), "coarse"), make_ref(minute_video, [0, 599])
+    )
+    episode = make_episode(crop, task=make_task(minute_video), end_reason=reason)
+    assert not any(lane.is_refused for lane in draw_timeline(episode.trajectory).lanes)
+
+
 # summary
 
 

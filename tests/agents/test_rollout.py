@@ -186,10 +186,21 @@ def test_the_baselines_play_videos_too_short_to_crop(tmp_path: Path) -> None:
             assert episode.error is None
 
 
-def test_the_oracle_widens_clues_that_are_too_short_to_crop(minute_video: Path) -> None:
-    task = dataclasses.replace(make_task(clues=[(10.0, 10.5)]), video=str(minute_video))
+@pytest.mark.parametrize(
+    ("clue", "crop"),
+    [
+        ((10.0, 10.5), (9.75, 10.75)),
+        ((0.0, 0.5), (0.0, 1.0)),
+        ((59.5, 60.0), (59.0, 60.0)),
+        ((59.25, 60.5), (59.0, 60.0)),  # the annotation passes the end
+    ],
+)
+def test_the_oracle_widens_clues_that_are_too_short_to_crop(
+    minute_video: Path, clue: tuple[float, float], crop: tuple[float, float]
+) -> None:
+    task = dataclasses.replace(make_task(clues=[clue]), video=str(minute_video))
     (episode,) = rollout(OraclePolicy, [task], session=TINY)
-    assert episode.trajectory.crops == (Crop(Segment(9.75, 10.75), "fine"),)
+    assert episode.trajectory.crops == (Crop(Segment(*crop), "fine"),)
     assert len(episode.trajectory.clips) == 2
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from agents.llm.tiny import TINY_PROMPTS
 from agents.named_policy import rules_of
 from agents.session_rules import FILE_NAME, read_rules, write_rules
-from videoseek_env.budget import TINY, Quota
+from videoseek_env.budget import TINY, Quota, get_budget
 from videoseek_env.errors import ConfigError
 from videoseek_env.session import SessionConfig
 
@@ -38,7 +39,17 @@ def test_a_folder_without_rules_has_none(tmp_path: Path) -> None:
     assert read_rules("Qwen/Qwen3-VL-4B-Instruct") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"budget": {"name": 1}, "prompts": {}}', "\x00"])
+def test_a_budget_may_be_named(tmp_path: Path) -> None:
+    fields = json.loads(write_rules(tmp_path, SessionConfig()).read_text(encoding="utf-8"))
+    (tmp_path / FILE_NAME).write_text(json.dumps(fields | {"budget": "tiny"}), encoding="utf-8")
+    rules = read_rules(tmp_path)
+    assert rules is not None and rules.budget == get_budget("tiny")
+
+
+NO_RULES = ("", "[]", "{}", "null", '{"budget": {"name": 1}, "prompts": {}}', "\x00")
+
+
+@pytest.mark.parametrize("text", NO_RULES)
 def test_a_file_of_something_else_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=FILE_NAME):

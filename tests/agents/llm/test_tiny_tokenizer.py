@@ -18,7 +18,7 @@ from videoseek_env.action import Malformed, parse_reply, write_answer
 from videoseek_env.budget import temporal_pairs
 from videoseek_env.datasets.needle_scene import COLOURS
 from videoseek_env.prompts import DEFAULT_PROMPTS, Prompts
-from videoseek_env.session import SessionConfig, VideoSession
+from videoseek_env.session import Observation, SessionConfig, VideoSession
 from videoseek_env.task import TaskKind, VideoTask
 from videoseek_env.video import ClipCache, open_video
 
@@ -112,7 +112,7 @@ def test_needle_questions_options_and_oracles_need_no_bytes(
     for task in needle_tasks:
         oracle = OraclePolicy()
         oracle.reveal(task)
-        replies = [oracle.act(None) for _ in range(len(task.clues) + 1)]  # type: ignore[arg-type]
+        replies = [oracle.act(Observation("")) for _ in range(len(task.clues) + 1)]
         for text in [task.question, *task.lettered_options, *replies]:
             assert byte_fallbacks(tokenizer, text) == []
 
