@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ def succeeds_in_child(work: Callable[[], bool], *, within_seconds: float = 20) -
         passed = False
         try:
             passed = work()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0 if passed else 1)
     deadline = time.monotonic() + within_seconds
@@ -42,6 +45,7 @@ def succeeds_in_child(work: Callable[[], bool], *, within_seconds: float = 20) -
         time.sleep(0.005)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
+    print(f"the child hung for {within_seconds} s", file=sys.stderr)
     return False
 
 
