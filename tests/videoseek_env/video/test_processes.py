@@ -24,7 +24,7 @@ VideoFactory = Callable[[str], Path]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 
 
-def succeeds_in_child(work: Callable[[], bool], *, within_seconds: float = 20) -> bool:
+def succeeds_in_child(work: Callable[[], bool], *, within_seconds: float = 60) -> bool:
     """Whether `work` returns true in a forked child, and in time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on: forking with threads
