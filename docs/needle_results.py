@@ -215,7 +215,8 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
     """What arms look at to be so often right, greedy: one line an arm that has runs."""
     heads = ["arm", "reward, tool", "sampled", *(f"calls: {name}" for name in QUADRANTS.values())]
     heads += ["IoU: one clue", "IoU: several", "visual tokens", "minutes of RL"]
-    are_known = any(all(run.right for run in some) for some in runs.values())
+    learned = [run for some in runs.values() for run in some if run.steps]
+    are_known = bool(learned) and all(run.right for run in learned)
     if are_known:
         heads.append("right while learning")
 
@@ -241,7 +242,7 @@ def seeking_table(runs: Mapping[str, Sequence[Run]], arms: Mapping[str, str]) ->
 
 def _while_learning(runs: Sequence[Run]) -> str:
     """How often answers were right in all updates: the earlier it is learned, the more often."""
-    return f"{mean(mean(run.right) for run in runs):.0%}" if all(run.right for run in runs) else ""
+    return f"{mean(mean(run.right) for run in runs):.0%}" if runs[0].right else ""
 
 
 def write_seconds(seconds: Mapping[str, Sequence[float]]) -> None:

@@ -165,15 +165,18 @@ def test_rewards_of_several_seeds_have_an_interval_over_these(script: Any) -> No
     assert line.split(" | ")[1] == "2.00 [0.73, 3.27]"
 
 
-def test_how_early_it_was_learned_is_shown_where_it_is_known(script: Any) -> None:
+def test_how_early_it_was_learned_is_shown_if_it_is_known_of_all(script: Any) -> None:
     runs = {
         "early": [run(script, seed, 0.5, right=[0.2, 0.9, 1.0]) for seed in (0, 1)],
         "late": [run(script, 0, 0.5, right=[0.2, 0.3, 1.0])],
-        "partly": [run(script, 0, 0.5, right=[0.2]), run(script, 1, 0.5)],
+        "without": [run(script, 0, 0.5, steps=0)],
     }
     head, _, *lines = script.seeking_table(runs, {arm: arm for arm in runs}).splitlines()
     assert head.split(" | ")[-1] == "right while learning |"
     assert [line.split(" | ")[-1] for line in lines] == ["70% |", "50% |", " |"]
+    runs["early"][0] = run(script, 0, 0.5)  # of an arm that learned it is not known
+    head, *_ = script.seeking_table(runs, {arm: arm for arm in runs}).splitlines()
+    assert "right while learning" not in head
 
 
 def test_seconds_are_medians_and_ratios_within_a_round(script: Any) -> None:
