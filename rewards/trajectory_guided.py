@@ -121,8 +121,8 @@ class TrajectoryGuidedReward:
         else:
             form = unnested_format(trajectory)
             predicted = shown_intervals(trajectory.clips)
-            truth = _inside(truth, trajectory)
             right = _hardened_accuracy(right, trajectory, _share(truth, seconds))
+            truth = _inside(truth, trajectory)
         return Findings(right, form.score, form.tool_turns, predicted, truth, seconds)
 
     def _bonus(self, kind: TaskKind, found: Findings) -> float:
