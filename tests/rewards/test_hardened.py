@@ -116,6 +116,13 @@ def test_clues_count_as_far_as_the_video_goes() -> None:
     assert bonus(task, (60, 80)) == pytest.approx(1 / 6)
 
 
+# An answer is held against the annotation as it is: 40 of 100 s in common.
+def test_an_answered_stretch_is_compared_with_all_of_the_clue() -> None:
+    task = dataclasses.replace(SEGMENT, clues=(Segment(60.0, 160.0),))
+    answer = '<think>There.</think><answer>{"temporal_segment": [60, 100]}</answer>'
+    assert REWARD(play(task, [answer])).parts["acc"] == pytest.approx(0.4)
+
+
 # 100 s of video from 900 s on: s = 10/100, not 10/1000.
 def test_a_late_clock_does_not_change_the_share() -> None:
     task = dataclasses.replace(SINGLE, clues=(Segment(940.0, 950.0),))
